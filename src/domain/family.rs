@@ -1,0 +1,176 @@
+//! The provider's families and models as data: paths, field names, expected times, limits.
+//!
+//! Adding a family is adding a row to [`FAMILIES`]. Rows hold what the provider's documentation says and nothing else;
+//! the section of provider.md stands beside each. No rule lives here.
+
+use std::time::Duration;
+
+/// What a family makes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Medium {
+    /// A clip.
+    Video,
+    /// A still picture.
+    Image,
+}
+
+/// How a request of this family writes its duration (provider.md sections 2 and 10).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DurationForm {
+    /// A string: `"5"`.
+    Text,
+    /// A number: `5`.
+    Integer,
+    /// The family has no duration.
+    Absent,
+}
+
+/// The usual time from submission to outcome.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Expected {
+    /// Hardly ever sooner.
+    pub from: Duration,
+    /// Usually done by then.
+    pub to: Duration,
+}
+
+/// One duration a model offers, and how long that takes to make.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Offer {
+    /// Length of the clip in seconds.
+    pub seconds: u32,
+    /// Time to make it.
+    pub expected: Expected,
+}
+
+/// One model of a family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Model {
+    /// The value of the request's `model` field; for a family without that field the family's own word for it.
+    pub name: &'static str,
+    /// What the result looks like, where documented: `720p`, `1080p`.
+    pub resolution: Option<&'static str>,
+    /// Durations on offer; empty for pictures or where none are documented.
+    pub offers: &'static [Offer],
+    /// From its quickest offer to its slowest; for a model without durations, the time to make one.
+    pub expected: Expected,
+    /// Price relative to the family's default model, in words: `1`, `about 2`. `None` where nothing is documented.
+    pub relative_cost: Option<&'static str>,
+    /// When to use it, in a sentence.
+    pub use_for: &'static str,
+}
+
+/// One family of the provider: what stands between `/v1/` and `/generate`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Family {
+    /// The path segment, possibly with a slash: `kling/o3-video`.
+    pub path: &'static str,
+    /// The name for people: `Kling O3 video`.
+    pub title: &'static str,
+    /// What it makes.
+    pub medium: Medium,
+    /// The field of submit answers, webhooks and status answers that holds the provider's id.
+    pub id_field: &'static str,
+    /// Where the result's URL is: `video_url`, or `output.video_urls[0]`.
+    pub result_field: &'static str,
+    /// Where the webhook carries the reason of a failure: `message`, `error_message`, `error`.
+    pub reason_field: &'static str,
+    /// Whether the documented status answer carries the reason too (provider.md 9.6).
+    pub reason_in_status: bool,
+    /// Whether the documented submit answer carries a price.
+    pub price_in_answer: bool,
+    /// How requests write the duration.
+    pub duration_form: DurationForm,
+    /// The duration the provider takes when a request names none, in seconds; `None` where it has none or says nothing.
+    pub default_duration: Option<u32>,
+    /// The models; the first is the one the provider takes when a request names none.
+    pub models: &'static [Model],
+    /// The provider fails a generation by itself after this; `None` where undocumented (the configured limit applies).
+    pub hard_limit: Option<Duration>,
+    /// Pauses between the attempts of one webhook (provider.md 9.4 and section 10).
+    pub webhook_pauses: &'static [Duration],
+}
+
+impl Family {
+    /// The family of that path; `None` for a path the provider does not document.
+    pub fn of(path: &str) -> Option<&'static Self> {
+        FAMILIES.iter().find(|family| family.path == path)
+    }
+
+    /// The model of that name.
+    pub fn model(&self, name: &str) -> Option<&'static Model> {
+        self.models.iter().find(|model| model.name == name)
+    }
+
+    /// The documented time for a model and duration; where either is unknown, the family's longest (contract section 9).
+    pub fn expected(&self, model: Option<&str>, seconds: Option<u32>) -> Expected {
+        let known = model.and_then(|name| self.model(name)).and_then(|model| {
+            if model.offers.is_empty() {
+                return Some(model.expected);
+            }
+            model.offers.iter().find(|offer| Some(offer.seconds) == seconds).map(|offer| offer.expected)
+        });
+        known.unwrap_or_else(|| self.longest())
+    }
+
+    /// The model and duration that take longest.
+    fn longest(&self) -> Expected {
+        self.models.iter().map(|model| model.expected).max_by_key(|expected| expected.to).unwrap_or(UNDOCUMENTED)
+    }
+}
+
+/// For a family of which no time is documented (provider.md section 10.7): the shortest and longest of all the others.
+const UNDOCUMENTED: Expected = seconds(60, 900);
+
+const fn seconds(from: u64, to: u64) -> Expected {
+    Expected { from: Duration::from_secs(from), to: Duration::from_secs(to) }
+}
+
+/// Five attempts, 30 seconds apart (provider.md section 4).
+const LINEAR: &[Duration] = &[Duration::from_secs(30); 4];
+
+/// Every documented family, Kling O3 video first.
+pub static FAMILIES: &[Family] = &[
+    // provider.md sections 2 to 5
+    Family {
+        path: "kling/o3-video",
+        title: "Kling O3 video",
+        medium: Medium::Video,
+        id_field: "generation_id",
+        result_field: "video_url",
+        reason_field: "message",
+        reason_in_status: false,
+        price_in_answer: true,
+        duration_form: DurationForm::Text,
+        default_duration: Some(5),
+        models: &[
+            Model {
+                name: "kling_o3",
+                resolution: Some("720p"),
+                offers: &[
+                    Offer { seconds: 5, expected: seconds(120, 180) },
+                    Offer { seconds: 10, expected: seconds(180, 300) },
+                    Offer { seconds: 15, expected: seconds(300, 420) },
+                ],
+                expected: seconds(120, 420),
+                relative_cost: Some("1"),
+                use_for: "Social media and previews: faster and cheaper.",
+            },
+            Model {
+                name: "kling_o3_pro",
+                resolution: Some("1080p"),
+                offers: &[
+                    // 30 to 50 % longer than standard (section 3)
+                    Offer { seconds: 5, expected: seconds(156, 270) },
+                    Offer { seconds: 10, expected: seconds(234, 450) },
+                    Offer { seconds: 15, expected: seconds(390, 630) },
+                ],
+                expected: seconds(156, 630),
+                relative_cost: Some("about 2"),
+                use_for: "Professional use: higher quality, 30 to 50 % slower.",
+            },
+        ],
+        hard_limit: Some(Duration::from_mins(15)),
+        webhook_pauses: LINEAR,
+    },
+];

@@ -1,0 +1,110 @@
+//! Points in time: milliseconds since 1970 in UTC, and arithmetic that cannot overflow.
+//!
+//! Never reads a clock. Everything that decides takes `now` as an argument; `clock.rs` is where it comes from.
+
+use std::fmt;
+use std::ops::{Add, Sub};
+use std::time::Duration;
+
+/// A point in time, in whole milliseconds since the Unix epoch, UTC.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Time(i64);
+
+/// The text was no RFC 3339 time.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("must be an RFC 3339 time such as 2026-11-23T10:00:00Z")]
+pub struct NotATime;
+
+impl Time {
+    /// From milliseconds since the Unix epoch.
+    pub const fn from_ms(ms: i64) -> Self {
+        Self(ms)
+    }
+
+    /// Milliseconds since the Unix epoch.
+    pub const fn as_ms(self) -> i64 {
+        self.0
+    }
+
+    /// How long after `earlier` this is; zero when it is before.
+    pub fn since(self, earlier: Self) -> Duration {
+        Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
+    }
+
+    /// Reads an RFC 3339 time with any offset, cut to milliseconds.
+    ///
+    /// # Errors
+    /// [`NotATime`] for anything else.
+    pub fn parse(text: &str) -> Result<Self, NotATime> {
+        text.parse::<jiff::Timestamp>().map(|time| Self(time.as_millisecond())).map_err(|_| NotATime)
+    }
+}
+
+impl Add<Duration> for Time {
+    type Output = Self;
+
+    fn add(self, span: Duration) -> Self {
+        Self(self.0.saturating_add(ms(span)))
+    }
+}
+
+impl Sub<Duration> for Time {
+    type Output = Self;
+
+    fn sub(self, span: Duration) -> Self {
+        Self(self.0.saturating_sub(ms(span)))
+    }
+}
+
+impl fmt::Display for Time {
+    /// RFC 3339 in UTC, with as many decimals as are needed. Beyond the year 9999 the nearest time that can be written.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let time = jiff::Timestamp::from_millisecond(self.0).unwrap_or(if self.0 < 0 {
+            jiff::Timestamp::MIN
+        } else {
+            jiff::Timestamp::MAX
+        });
+        time.fmt(f)
+    }
+}
+
+impl serde::Serialize for Time {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for Time {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = <std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
+        Self::parse(&text).map_err(serde::de::Error::custom)
+    }
+}
+
+/// A duration in whole milliseconds, cut at the largest an `i64` holds.
+fn ms(span: Duration) -> i64 {
+    i64::try_from(span.as_millis()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn writes_and_reads_rfc_3339() {
+        let time = Time::parse("2026-11-23T10:02:31.482Z").unwrap();
+        assert_eq!(time.to_string(), "2026-11-23T10:02:31.482Z");
+        assert_eq!(Time::parse("2026-11-23T12:02:31.482+02:00").unwrap(), time);
+        assert_eq!(Time::parse("2026-11-23T10:07:31Z").unwrap().to_string(), "2026-11-23T10:07:31Z");
+        assert_eq!(Time::parse("yesterday"), Err(NotATime));
+    }
+
+    #[test]
+    fn arithmetic_saturates_instead_of_overflowing() {
+        let far = Time::from_ms(i64::MAX);
+        assert_eq!(far + Duration::MAX, far);
+        assert_eq!(Time::from_ms(i64::MIN) - Duration::MAX, Time::from_ms(i64::MIN));
+        assert_eq!(Time::from_ms(0).since(far), Duration::ZERO);
+        assert!(!far.to_string().is_empty());
+    }
+}
