@@ -2,5 +2,14 @@
 //!
 //! Nothing here waits, reads a clock, or knows of HTTP or a database; `tests/architecture.rs` holds it to that.
 
+pub mod callback;
+pub mod credits;
+pub mod decision;
+pub mod error_code;
+pub mod event;
 pub mod family;
+pub mod generation;
+pub mod id;
+pub mod notice;
+pub mod schedule;
 pub mod time;

@@ -1,0 +1,279 @@
+//! The one place of decision: a generation, a fact, a time — and what follows.
+//!
+//! Webhooks, status answers, answers to a purchase, the user's own words and the passing of time are all facts. Pure: the
+//! same arguments give the same decision. `store/` calls this inside the write transaction, so what was decided is what
+//! is stored.
+
+mod check;
+mod submission;
+mod webhook;
+
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+use super::callback::Reference;
+use super::event::EventKind;
+use super::generation::{Attention, Details, Failure, Generation, Learned, Outcome, State, Watch, words};
+use super::notice::Notice;
+use super::schedule::Rules;
+use super::time::Time;
+use super::{credits::Usd, generation, id::ProviderId};
+
+/// Something that became known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fact {
+    /// An authentic webhook that could be read.
+    Webhook {
+        /// What the token of its URL names.
+        reference: Reference,
+        /// What it says.
+        notice: Notice,
+    },
+    /// An authentic webhook that could not be read.
+    UnreadableWebhook,
+    /// An authentic webhook whose generation id belongs to another generation.
+    ForeignWebhook,
+    /// Something else raised a doubt: the provider is to be asked at once.
+    Doubted,
+    /// The provider's answer to a status read.
+    Answer(Answer),
+    /// The provider's answer to a purchase.
+    Submission(Submission),
+    /// What the user adds.
+    Details(Details),
+    /// A person saw the credits come back.
+    RefundConfirmed,
+    /// Nothing but time has passed.
+    TimePassed,
+}
+
+/// What a status read brought.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// The provider's word on this generation.
+    Known(Notice),
+    /// The provider does not know the id.
+    NotFound,
+    /// Not now: too many reads, or our key is not accepted. The read counts for nothing and is made again.
+    Paused {
+        /// How long to wait.
+        pause: Duration,
+    },
+    /// Nothing could be learned: no connection, time out, a server error, garbage, a redirect, another id.
+    Nothing,
+}
+
+/// What the provider answered to a read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Told {
+    /// What it means.
+    pub answer: Answer,
+    /// The HTTP status, where there was one.
+    pub http_status: Option<u16>,
+    /// In a few words, for people.
+    pub said: String,
+    /// The raw body.
+    pub body: Vec<u8>,
+}
+
+/// What a purchase brought.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Submission {
+    /// Bought.
+    Accepted {
+        /// The provider's id.
+        provider_id: ProviderId,
+        /// What was charged, where it was said.
+        price: Option<Usd>,
+    },
+    /// The provider refused, or nothing was ever sent.
+    Refused(Failure),
+    /// Sent, and the answer was lost.
+    Unclear,
+}
+
+words! {
+    /// What became of a delivery (contract section 4).
+    Disposition {
+        /// Taken over.
+        Accepted = "accepted",
+        /// Told us what an earlier one had told.
+        Duplicate = "duplicate",
+        /// Contradicts what is known.
+        Conflict = "conflict",
+        /// Could not be read.
+        Unreadable = "unreadable",
+        /// Names another generation than its token is bound to.
+        Mismatch = "mismatch",
+        /// A status word we do not know.
+        UnknownStatus = "unknown_status",
+    }
+}
+
+/// What follows from a fact.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Decision {
+    /// The generation as it is from now on.
+    pub generation: Generation,
+    /// What became of the delivery; `None` when the fact was none.
+    pub disposition: Option<Disposition>,
+    /// What the user's systems are told, in order.
+    pub events: Vec<EventKind>,
+    /// Whether a new version of the outcome came to be.
+    pub settled: bool,
+    /// The fields that were not taken because they would overwrite a fact.
+    pub refused: Vec<&'static str>,
+}
+
+impl Rules {
+    /// Decides what follows from `fact` at `now`.
+    pub fn decide(&self, generation: &Generation, fact: &Fact, now: Time) -> Decision {
+        let mut draft = Draft::new(self, generation, now);
+        match fact {
+            Fact::Webhook { reference, notice } => draft.webhook(*reference, notice),
+            Fact::UnreadableWebhook => draft.unreadable_webhook(),
+            Fact::ForeignWebhook => draft.foreign_webhook(),
+            Fact::Doubted => draft.ask_unless_settled(),
+            Fact::Answer(answer) => draft.answer(answer),
+            Fact::Submission(submission) => draft.submission(submission),
+            Fact::Details(details) => draft.details(details),
+            Fact::RefundConfirmed => draft.refund_confirmed(),
+            Fact::TimePassed => draft.time_passed(),
+        }
+        draft.finish()
+    }
+}
+
+/// A decision in the making.
+struct Draft<'a> {
+    rules: &'a Rules,
+    now: Time,
+    next: Generation,
+    disposition: Option<Disposition>,
+    events: Vec<EventKind>,
+    settled: bool,
+    refused: Vec<&'static str>,
+}
+
+impl<'a> Draft<'a> {
+    fn new(rules: &'a Rules, generation: &Generation, now: Time) -> Self {
+        let next = generation.clone();
+        Self { rules, now, next, disposition: None, events: Vec::new(), settled: false, refused: Vec::new() }
+    }
+
+    /// Makes `outcome` the outcome. Replacing one that was told before is a correction.
+    fn settle(&mut self, outcome: Outcome, learned: Learned) {
+        let correction =
+            matches!(self.next.state, State::Completed { .. } | State::Failed { .. } | State::Rejected { .. });
+        let at = self.now;
+        let kind;
+        (self.next.state, kind) = match outcome {
+            Outcome::Completed { result_url } => (State::Completed { at, result_url, learned }, EventKind::Completed),
+            Outcome::Failed(error) => (State::Failed { at, error, learned }, EventKind::Failed),
+        };
+        self.events.push(if correction { EventKind::Corrected } else { kind });
+        self.next.outcomes += 1;
+        self.settled = true;
+        self.next.claim = None;
+        if self.next.attention != Some(Attention::Conflict) {
+            self.next.attention = None;
+        }
+        self.rest();
+    }
+
+    /// Nothing is asked or waited for any more.
+    fn rest(&mut self) {
+        self.next.watch = Watch { checks: self.next.watch.checks, ..Watch::default() };
+    }
+
+    /// Calls for a person. A contradiction stands until the provider settles it, so nothing else replaces it.
+    fn raise(&mut self, attention: Attention) {
+        let current = self.next.attention;
+        if current == Some(attention) || (current == Some(Attention::Conflict) && attention != Attention::Lost) {
+            return;
+        }
+        self.next.attention = Some(attention);
+        self.events.push(EventKind::Attention);
+    }
+
+    /// The provider is asked at once, if there is an id to ask about.
+    fn check_now(&mut self) {
+        if self.next.provider_id.is_some() {
+            self.next.watch.check_at = Some(self.now);
+        }
+    }
+
+    /// The provider has it: from now on it runs, unless it is final.
+    fn bind(&mut self, provider_id: &ProviderId) {
+        self.next.provider_id = Some(provider_id.clone());
+        if matches!(self.next.state, State::Prepared | State::Submitting | State::Unconfirmed) {
+            self.next.state = State::Pending;
+            if self.next.attention == Some(Attention::Unconfirmed) {
+                self.next.attention = None;
+            }
+        }
+    }
+
+    /// The provider's word that it is running: `pending` never follows `processing`.
+    fn advance(&mut self, to: State) {
+        if matches!((&self.next.state, &to), (State::Pending, State::Processing)) {
+            self.next.state = to;
+        }
+    }
+
+    fn time_passed(&mut self) {
+        let open = self.next.state.is_running() || matches!(self.next.state, State::Submitting | State::Unconfirmed);
+        if open && self.now >= self.rules.lost_at(&self.next) && self.may_give_up() {
+            self.next.state = State::Lost { at: self.now };
+            self.raise(Attention::Lost);
+            self.rest();
+        }
+    }
+
+    /// Time alone decides nothing: what could be asked about and never was is not given up (a backlog can be a day long).
+    fn may_give_up(&self) -> bool {
+        self.next.provider_id.is_none() || self.next.watch.checks > 0
+    }
+
+    fn refund_confirmed(&mut self) {
+        match self.next.state {
+            State::Failed { .. } | State::Lost { .. } | State::Unconfirmed => {
+                self.next.refunded_at.get_or_insert(self.now);
+            }
+            State::Prepared
+            | State::Submitting
+            | State::Pending
+            | State::Processing
+            | State::Rejected { .. }
+            | State::Completed { .. } => self.refused.push("status"),
+        }
+    }
+
+    /// Brings what follows from state and time alone up to date: expected time, attention, next turns.
+    fn finish(mut self) -> Decision {
+        let (rules, now) = (self.rules, self.now);
+        if self.next.state.is_running() {
+            self.next.expected_by = Some(rules.expected_by(&self.next));
+            if self.next.provider_id.is_some() && self.next.watch.check_at.is_none() {
+                self.next.watch.check_at = Some(rules.first_check_at(&self.next).max(now));
+            }
+            if matches!(self.next.attention, None | Some(Attention::Overdue | Attention::Stuck)) {
+                match rules.attention_by_time(&self.next, now) {
+                    Some(attention) => self.raise(attention),
+                    None => self.next.attention = None,
+                }
+            }
+        }
+        self.next.watch.turn_at = rules.next_turn(&self.next, now);
+        self.next.events += u32::try_from(self.events.len()).unwrap_or(0);
+        Decision {
+            generation: self.next,
+            disposition: self.disposition,
+            events: self.events,
+            settled: self.settled,
+            refused: self.refused,
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! What follows from a webhook.
+
+use super::{Attention, Disposition, Draft, EventKind, Learned, Notice, Outcome, Reference, State};
+use crate::domain::generation::{Source, Verification};
+use crate::domain::notice::Word;
+use crate::domain::schedule::Confirm;
+
+impl Draft<'_> {
+    pub(super) fn webhook(&mut self, reference: Reference, notice: &Notice) {
+        match &self.next.provider_id {
+            Some(bound) if *bound != notice.provider_id => return self.foreign_webhook(),
+            Some(_) => {}
+            None => self.bind(&notice.provider_id),
+        }
+        self.next.deliveries += 1;
+        self.disposition = Some(match &notice.word {
+            Word::Pending => self.running(State::Pending),
+            Word::Processing => self.running(State::Processing),
+            Word::Unknown(_) => Disposition::UnknownStatus,
+            Word::CompletedWithoutResult => self.completed_without_result(),
+            Word::Outcome(outcome) => self.told(reference, outcome),
+        });
+    }
+
+    /// The provider has something to say that we could not read: ask.
+    pub(super) fn unreadable_webhook(&mut self) {
+        self.next.deliveries += 1;
+        self.disposition = Some(Disposition::Unreadable);
+        self.ask_unless_settled();
+    }
+
+    /// A token of this generation came with the id of another.
+    pub(super) fn foreign_webhook(&mut self) {
+        self.next.deliveries += 1;
+        self.disposition = Some(Disposition::Mismatch);
+        self.raise(Attention::Conflict);
+    }
+
+    /// Asks at once, unless there is an outcome.
+    pub(super) fn ask_unless_settled(&mut self) {
+        if self.next.state.outcome().is_none() {
+            self.check_now();
+        }
+    }
+
+    fn running(&mut self, phase: State) -> Disposition {
+        let known = self.next.state == phase && self.next.deliveries > 1;
+        self.advance(phase);
+        if known { Disposition::Duplicate } else { Disposition::Accepted }
+    }
+
+    fn completed_without_result(&mut self) -> Disposition {
+        match self.next.state {
+            State::Completed { .. } => Disposition::Duplicate,
+            State::Failed { .. } | State::Rejected { .. } => self.contradiction(None),
+            State::Prepared
+            | State::Submitting
+            | State::Unconfirmed
+            | State::Pending
+            | State::Processing
+            | State::Lost { .. } => {
+                let known = self.next.attention == Some(Attention::NoResult);
+                self.advance(State::Processing);
+                if self.next.state.is_running() {
+                    self.raise(Attention::NoResult);
+                }
+                if known {
+                    return Disposition::Duplicate;
+                }
+                self.check_now();
+                Disposition::Accepted
+            }
+        }
+    }
+
+    /// An outcome was told.
+    fn told(&mut self, reference: Reference, outcome: &Outcome) -> Disposition {
+        if matches!(self.next.state, State::Rejected { .. }) {
+            return self.contradiction(Some(outcome));
+        }
+        match self.next.state.outcome() {
+            Some(known) if known.agrees(outcome) => self.told_again(outcome),
+            Some(_) => self.contradiction(Some(outcome)),
+            None => self.told_first(reference, outcome),
+        }
+    }
+
+    /// The outcome is known; the webhook may still carry a reason that nobody else tells (provider.md 9.6).
+    fn told_again(&mut self, outcome: &Outcome) -> Disposition {
+        let filled = self.fill_reason(outcome);
+        let first = self.next.webhook_at.is_none();
+        self.next.webhook_at.get_or_insert(self.now);
+        if filled || first { Disposition::Accepted } else { Disposition::Duplicate }
+    }
+
+    fn told_first(&mut self, reference: Reference, outcome: &Outcome) -> Disposition {
+        if let Some(claim) = &mut self.next.claim {
+            if !claim.agrees(outcome) {
+                return self.contradiction(None);
+            }
+            if let (Outcome::Failed(claimed), Outcome::Failed(failure)) = (claim, outcome) {
+                claimed.fill_from(failure);
+            }
+            return Disposition::Duplicate;
+        }
+        self.next.webhook_at.get_or_insert(self.now);
+        let confirm = match self.rules.confirm {
+            Confirm::Never => false,
+            Confirm::Untrusted => reference == Reference::Standing,
+            Confirm::Always => true,
+        };
+        if confirm {
+            self.next.claim = Some(outcome.clone());
+            self.check_now();
+        } else {
+            let verification = Verification::Token;
+            self.settle(outcome.clone(), Learned { source: Source::Webhook, verification, recovered: false });
+        }
+        Disposition::Accepted
+    }
+
+    /// Two things are said that cannot both be true: the provider's status answer will settle it.
+    fn contradiction(&mut self, told: Option<&Outcome>) -> Disposition {
+        if let Some(told) = told {
+            self.next.claim = Some(told.clone());
+        }
+        self.raise(Attention::Conflict);
+        self.check_now();
+        Disposition::Conflict
+    }
+
+    /// Fills the reason of a failure that is known without one; tells whether it did.
+    pub(super) fn fill_reason(&mut self, outcome: &Outcome) -> bool {
+        let (State::Failed { error, .. }, Outcome::Failed(failure)) = (&mut self.next.state, outcome) else {
+            return false;
+        };
+        let filled = error.fill_from(failure);
+        if filled {
+            self.events.push(EventKind::Updated);
+        }
+        filled
+    }
+}

@@ -1,0 +1,466 @@
+//! A generation: one paid job at the provider, from the moment somebody meant to buy it.
+//!
+//! Owns the states and what each of them carries; a completed one without a result cannot be written down. Which state
+//! follows which is decided in `decision/`, nowhere else.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::credits::{CreditState, Usd};
+use super::family::Family;
+use super::id::{GenerationId, ProviderId};
+use super::time::Time;
+
+/// Why a generation failed or was refused, in the provider's words: a code, a text, both or neither.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// An `ALL_CAPS` word, kept as it came.
+    pub code: Option<String>,
+    /// Anything else that was said.
+    pub text: Option<String>,
+}
+
+impl Failure {
+    /// Whether nothing was said.
+    pub fn is_silent(&self) -> bool {
+        self.code.is_none() && self.text.is_none()
+    }
+
+    /// Takes over what `later` says and this does not; tells whether anything was taken.
+    pub fn fill_from(&mut self, later: &Self) -> bool {
+        fill(&mut self.code, later.code.as_ref()) | fill(&mut self.text, later.text.as_ref())
+    }
+
+    /// Whether both can be true: codes are compared where both have one, texts where neither has a code.
+    fn agrees(&self, other: &Self) -> bool {
+        match (&self.code, &other.code, &self.text, &other.text) {
+            (Some(code), Some(other), _, _) => code == other,
+            (None, None, Some(text), Some(other)) => text == other,
+            _ => true,
+        }
+    }
+}
+
+/// The final result, as the provider tells it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// There is a result.
+    Completed {
+        /// Where it can be fetched; never empty.
+        result_url: String,
+    },
+    /// There will be none.
+    Failed(Failure),
+}
+
+impl Outcome {
+    /// Whether both can be true. Two links to the same file agree even when they were signed at different times, so the
+    /// query of a link is not compared.
+    pub fn agrees(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Completed { result_url }, Self::Completed { result_url: other }) => file(result_url) == file(other),
+            (Self::Failed(failure), Self::Failed(other)) => failure.agrees(other),
+            (Self::Completed { .. }, Self::Failed(_)) | (Self::Failed(_), Self::Completed { .. }) => false,
+        }
+    }
+}
+
+fn file(url: &str) -> &str {
+    url.split(['?', '#']).next().unwrap_or(url)
+}
+
+/// How we know an outcome.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Learned {
+    /// Who told first.
+    pub source: Source,
+    /// What vouches for it.
+    pub verification: Verification,
+    /// A check found it while no webhook had come: without recoup it would have been lost.
+    pub recovered: bool,
+}
+
+/// The states, each with what it carries.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum State {
+    /// A callback URL was handed out; no purchase is known of yet.
+    Prepared,
+    /// Meant to be bought; the provider has not answered yet.
+    Submitting,
+    /// The purchase was sent and its answer lost.
+    Unconfirmed,
+    /// The provider's word: bought, not started.
+    Pending,
+    /// The provider's word: being made.
+    Processing,
+    /// The provider refused; nothing was charged.
+    Rejected {
+        /// When.
+        at: Time,
+        /// Why.
+        error: Failure,
+    },
+    /// There is a result.
+    Completed {
+        /// When we learned it.
+        at: Time,
+        /// Where it is.
+        result_url: String,
+        /// How we know.
+        learned: Learned,
+    },
+    /// The provider failed it.
+    Failed {
+        /// When we learned it.
+        at: Time,
+        /// Why, as far as it was said.
+        error: Failure,
+        /// How we know.
+        learned: Learned,
+    },
+    /// Given up; a late webhook or check can still settle it.
+    Lost {
+        /// When.
+        at: Time,
+    },
+}
+
+macro_rules! words {
+    ($(#[$doc:meta])* $name:ident { $($(#[$word_doc:meta])* $variant:ident = $word:literal,)+ }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum $name { $($(#[$word_doc])* $variant,)+ }
+
+        impl $name {
+            /// All of them.
+            pub const ALL: &[Self] = &[$(Self::$variant,)+];
+
+            /// The word used outside and in the database.
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $word,)+ }
+            }
+
+            /// The value of that word.
+            pub fn parse(word: &str) -> Option<Self> {
+                Self::ALL.iter().copied().find(|value| value.as_str() == word)
+            }
+        }
+
+        impl serde::Serialize for $name {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(self.as_str())
+            }
+        }
+    };
+}
+pub(crate) use words;
+
+words! {
+    /// The state without what it carries (contract section 5).
+    Status {
+        /// See [`State::Prepared`].
+        Prepared = "prepared",
+        /// See [`State::Submitting`].
+        Submitting = "submitting",
+        /// See [`State::Unconfirmed`].
+        Unconfirmed = "unconfirmed",
+        /// See [`State::Rejected`].
+        Rejected = "rejected",
+        /// See [`State::Pending`].
+        Pending = "pending",
+        /// See [`State::Processing`].
+        Processing = "processing",
+        /// See [`State::Completed`].
+        Completed = "completed",
+        /// See [`State::Failed`].
+        Failed = "failed",
+        /// See [`State::Lost`].
+        Lost = "lost",
+    }
+}
+
+words! {
+    /// Why a person should look (contract section 5).
+    Attention {
+        /// Past the expected time and the webhook retry window with no outcome.
+        Overdue = "overdue",
+        /// Past the hard limit with no outcome.
+        Stuck = "stuck",
+        /// Completed without a URL.
+        NoResult = "no_result",
+        /// The provider does not know the id.
+        NotFound = "not_found",
+        /// Maybe bought: the answer to the purchase was lost.
+        Unconfirmed = "unconfirmed",
+        /// The provider contradicts itself, or a webhook names another generation.
+        Conflict = "conflict",
+        /// Given up.
+        Lost = "lost",
+    }
+}
+
+words! {
+    /// How an outcome was learned first.
+    Source {
+        /// A webhook told it.
+        Webhook = "webhook",
+        /// We asked.
+        Check = "check",
+    }
+}
+
+words! {
+    /// What vouches for an outcome.
+    Verification {
+        /// The token of the callback URL.
+        Token = "token",
+        /// The provider's status answer.
+        Status = "status",
+        /// Both.
+        TokenAndStatus = "token+status",
+    }
+}
+
+words! {
+    /// How a generation came to be known.
+    Via {
+        /// Bought through the gateway.
+        Gateway = "gateway",
+        /// Registered or prepared by the user over the API.
+        Api = "api",
+        /// First heard of in a webhook.
+        Webhook = "webhook",
+    }
+}
+
+impl State {
+    /// The word for it.
+    pub fn status(&self) -> Status {
+        match self {
+            Self::Prepared => Status::Prepared,
+            Self::Submitting => Status::Submitting,
+            Self::Unconfirmed => Status::Unconfirmed,
+            Self::Pending => Status::Pending,
+            Self::Processing => Status::Processing,
+            Self::Rejected { .. } => Status::Rejected,
+            Self::Completed { .. } => Status::Completed,
+            Self::Failed { .. } => Status::Failed,
+            Self::Lost { .. } => Status::Lost,
+        }
+    }
+
+    /// The outcome, where there is one.
+    pub fn outcome(&self) -> Option<Outcome> {
+        match self {
+            Self::Completed { result_url, .. } => Some(Outcome::Completed { result_url: result_url.clone() }),
+            Self::Failed { error, .. } => Some(Outcome::Failed(error.clone())),
+            Self::Prepared
+            | Self::Submitting
+            | Self::Unconfirmed
+            | Self::Pending
+            | Self::Processing
+            | Self::Rejected { .. }
+            | Self::Lost { .. } => None,
+        }
+    }
+
+    /// When it became final; `None` while it is not.
+    pub fn settled_at(&self) -> Option<Time> {
+        match self {
+            Self::Rejected { at, .. } | Self::Completed { at, .. } | Self::Failed { at, .. } | Self::Lost { at } => {
+                Some(*at)
+            }
+            Self::Prepared | Self::Submitting | Self::Unconfirmed | Self::Pending | Self::Processing => None,
+        }
+    }
+
+    /// Why it failed or was refused.
+    pub fn error(&self) -> Option<&Failure> {
+        match self {
+            Self::Rejected { error, .. } | Self::Failed { error, .. } => Some(error),
+            Self::Prepared
+            | Self::Submitting
+            | Self::Unconfirmed
+            | Self::Pending
+            | Self::Processing
+            | Self::Completed { .. }
+            | Self::Lost { .. } => None,
+        }
+    }
+
+    /// How the outcome is known.
+    pub fn learned(&self) -> Option<Learned> {
+        match self {
+            Self::Completed { learned, .. } | Self::Failed { learned, .. } => Some(*learned),
+            Self::Prepared
+            | Self::Submitting
+            | Self::Unconfirmed
+            | Self::Pending
+            | Self::Processing
+            | Self::Rejected { .. }
+            | Self::Lost { .. } => None,
+        }
+    }
+
+    /// Whether the provider is believed to be at it.
+    pub fn is_running(&self) -> bool {
+        matches!(self, Self::Pending | Self::Processing)
+    }
+}
+
+/// What was asked for, as far as it is known.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Request {
+    /// The model's name as sent.
+    pub model: Option<String>,
+    /// Length of the clip in seconds.
+    pub duration_seconds: Option<u32>,
+    /// The prompt.
+    pub prompt: Option<String>,
+}
+
+/// The reconciler's memory of one generation.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Watch {
+    /// When the provider is asked next; `None` when there is nothing to ask.
+    pub check_at: Option<Time>,
+    /// When time alone changes something next (overdue, stuck, given up); `None` when nothing is waited for.
+    pub turn_at: Option<Time>,
+    /// Reads sent so far.
+    pub checks: u32,
+    /// Answers "still running" in a row.
+    pub running_streak: u32,
+    /// Believable answers "not found" in a row.
+    pub not_found_streak: u32,
+    /// When the last of them came.
+    pub not_found_at: Option<Time>,
+    /// Answers in a row that told nothing.
+    pub error_streak: u32,
+}
+
+/// One paid job at the provider.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Generation {
+    /// Our id.
+    pub id: GenerationId,
+    /// The provider's id, once known.
+    pub provider_id: Option<ProviderId>,
+    /// Where it was bought.
+    pub family: &'static Family,
+    /// Where it stands.
+    pub state: State,
+    /// Why a person should look.
+    pub attention: Option<Attention>,
+    /// What was asked for.
+    pub request: Request,
+    /// What the provider took for it; unknown is never zero.
+    pub price: Option<Usd>,
+    /// How it came to be known.
+    pub via: Via,
+    /// When we first knew of it.
+    pub created_at: Time,
+    /// When it was bought, where known.
+    pub submitted_at: Option<Time>,
+    /// When its outcome is expected; `None` before the purchase.
+    pub expected_by: Option<Time>,
+    /// What a webhook told and the provider has not confirmed yet, or what contradicts the outcome.
+    pub claim: Option<Outcome>,
+    /// When a webhook told the outcome first.
+    pub webhook_at: Option<Time>,
+    /// When a person confirmed that the credits came back.
+    pub refunded_at: Option<Time>,
+    /// The reconciler's memory.
+    pub watch: Watch,
+    /// Webhooks that reached us for it.
+    pub deliveries: u32,
+    /// Outcomes so far: more than one after a correction.
+    pub outcomes: u32,
+    /// Events so far.
+    pub events: u32,
+    /// The user's own labels.
+    pub metadata: BTreeMap<String, String>,
+}
+
+impl Generation {
+    /// A generation nobody has bought yet.
+    pub fn new(id: GenerationId, family: &'static Family, via: Via, now: Time) -> Self {
+        Self {
+            id,
+            provider_id: None,
+            family,
+            state: State::Prepared,
+            attention: None,
+            request: Request::default(),
+            price: None,
+            via,
+            created_at: now,
+            submitted_at: None,
+            expected_by: None,
+            claim: None,
+            webhook_at: None,
+            refunded_at: None,
+            watch: Watch::default(),
+            deliveries: 0,
+            outcomes: 0,
+            events: 0,
+            metadata: BTreeMap::new(),
+        }
+    }
+
+    /// When its time began: the purchase, or where that is unknown the moment we first knew of it.
+    pub fn began_at(&self) -> Time {
+        self.submitted_at.unwrap_or(self.created_at)
+    }
+
+    /// The next time the reconciler looks at it: to ask the provider, else because its time is up.
+    pub fn next_look_at(&self) -> Option<Time> {
+        self.watch.check_at.or(self.watch.turn_at)
+    }
+
+    /// Until when the provider promises to have paid back; `None` unless it failed.
+    pub fn refund_expected_by(&self, refund_window: Duration) -> Option<Time> {
+        match &self.state {
+            State::Failed { at, .. } => Some(*at + refund_window),
+            State::Prepared
+            | State::Submitting
+            | State::Unconfirmed
+            | State::Pending
+            | State::Processing
+            | State::Rejected { .. }
+            | State::Completed { .. }
+            | State::Lost { .. } => None,
+        }
+    }
+
+    /// Where its credits are.
+    pub fn credits(&self, now: Time, refund_window: Duration) -> CreditState {
+        CreditState::of(self, now, refund_window)
+    }
+}
+
+/// Facts that the user adds about a generation bought elsewhere. A fact may fill a gap, never overwrite.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Details {
+    /// The provider's id.
+    pub provider_id: Option<ProviderId>,
+    /// What it cost.
+    pub price: Option<Usd>,
+    /// When it was bought.
+    pub submitted_at: Option<Time>,
+    /// What was asked for.
+    pub request: Request,
+    /// Labels; these replace the ones before.
+    pub metadata: Option<BTreeMap<String, String>>,
+}
+
+/// Takes `later` over where there is nothing yet; tells whether it did.
+pub(super) fn fill<T: Clone>(gap: &mut Option<T>, later: Option<&T>) -> bool {
+    let fills = gap.is_none() && later.is_some();
+    if fills {
+        *gap = later.cloned();
+    }
+    fills
+}

@@ -1,0 +1,176 @@
+//! Ids: our own, sortable by time, and the provider's, opaque.
+//!
+//! Outside they are text with a prefix, inside 16 bytes. Parsing is strict: one id has exactly one spelling.
+
+use std::fmt;
+
+use uuid::Uuid;
+
+use super::time::Time;
+
+/// The text was no id of the expected kind.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("must be {prefix}_ followed by 32 lower-case hexadecimal digits")]
+pub struct NotAnId {
+    prefix: &'static str,
+}
+
+macro_rules! own_id {
+    ($(#[$doc:meta])* $name:ident, $prefix:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(Uuid);
+
+        impl $name {
+            /// A fresh id, later than every earlier one of this process.
+            pub fn fresh(now: Time) -> Self {
+                Self(fresh_uuid(now))
+            }
+
+            /// The 16 bytes it is stored as.
+            pub fn as_bytes(&self) -> &[u8; 16] {
+                self.0.as_bytes()
+            }
+
+            /// From the 16 bytes it is stored as; `None` for any other length.
+            pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+                Uuid::from_slice(bytes).ok().map(Self)
+            }
+
+            /// Reads the text form.
+            ///
+            /// # Errors
+            /// [`NotAnId`] for anything else, another spelling of the same number included.
+            pub fn parse(text: &str) -> Result<Self, NotAnId> {
+                parse_hex(text.strip_prefix(concat!($prefix, "_")))
+                    .map(Self)
+                    .ok_or(NotAnId { prefix: $prefix })
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, concat!($prefix, "_{}"), self.0.simple())
+            }
+        }
+
+        impl serde::Serialize for $name {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        }
+    };
+}
+
+own_id!(
+    /// Our id of a generation: `gen_` and a UUIDv7.
+    GenerationId,
+    "gen"
+);
+own_id!(
+    /// The id of one received webhook.
+    DeliveryId,
+    "dlv"
+);
+own_id!(
+    /// The id of one read of the provider's status endpoint.
+    CheckId,
+    "chk"
+);
+own_id!(
+    /// The id of one event told to the user's systems; the same on every retry.
+    EventId,
+    "evt"
+);
+
+/// A UUIDv7 of the given time. Within a process ids keep their order even when the clock stands still or runs backwards.
+fn fresh_uuid(now: Time) -> Uuid {
+    static CONTEXT: std::sync::Mutex<uuid::ContextV7> = std::sync::Mutex::new(uuid::ContextV7::new());
+    let ms = u64::try_from(now.as_ms()).unwrap_or(0);
+    let nanos = u32::try_from(ms % 1_000).unwrap_or(0) * 1_000_000;
+    Uuid::new_v7(uuid::Timestamp::from_unix(&CONTEXT, ms / 1_000, nanos))
+}
+
+fn parse_hex(hex: Option<&str>) -> Option<Uuid> {
+    let hex = hex.filter(|hex| hex.len() == 32 && !hex.bytes().any(|byte| byte.is_ascii_uppercase()))?;
+    Uuid::try_parse(hex).ok()
+}
+
+/// The provider's id of a generation: opaque text, 1 to 128 characters of `[A-Za-z0-9_-]` (contract section 1).
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ProviderId(String);
+
+/// The text cannot be a provider's id.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("must be 1 to 128 characters of A-Z, a-z, 0-9, _ and -")]
+pub struct NotAProviderId;
+
+impl ProviderId {
+    /// Takes the text as it is.
+    ///
+    /// # Errors
+    /// [`NotAProviderId`] when it is empty, too long, or holds a character that is not allowed.
+    pub fn parse(text: &str) -> Result<Self, NotAProviderId> {
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
+        if (1..=128).contains(&text.len()) && text.bytes().all(allowed) {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(NotAProviderId)
+        }
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for ProviderId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl serde::Serialize for ProviderId {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for ProviderId {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = <std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
+        Self::parse(&text).map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_has_exactly_one_spelling() {
+        let id = GenerationId::fresh(Time::from_ms(1_763_900_000_000));
+        let text = id.to_string();
+        assert_eq!(GenerationId::parse(&text), Ok(id));
+        assert!(text.starts_with("gen_") && text.len() == 36);
+        assert!(GenerationId::parse(&text.to_uppercase().replace("GEN", "gen")).is_err());
+        assert!(GenerationId::parse(&text.replace("gen_", "dlv_")).is_err());
+        assert!(GenerationId::parse("gen_0199d4c2-b7a0-7f3e-9b1c-2a3d4e5f6071").is_err());
+    }
+
+    #[test]
+    fn ids_sort_by_time_even_on_a_standing_clock() {
+        let now = Time::from_ms(1_763_900_000_000);
+        let ids: Vec<_> = (0..1_000).map(|_| GenerationId::fresh(now)).collect();
+        assert!(ids.is_sorted());
+    }
+
+    #[test]
+    fn provider_ids_are_bounded_and_plain() {
+        assert!(ProviderId::parse("7b0e1f52-4c1d_Photo").is_ok());
+        for bad in ["", "a/b", "a b", "ä", "../x", &"x".repeat(129)] {
+            assert_eq!(ProviderId::parse(bad), Err(NotAProviderId), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,323 @@
+//! When to look again at a generation, and what to look at first when the budget is short.
+//!
+//! Pure arithmetic over [`Rules`]; who acts on it is `flow/reconcile.rs`.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::credits::Usd;
+use super::family::{Expected, Family};
+use super::generation::{Attention, Generation, State};
+use super::id::GenerationId;
+use super::time::Time;
+
+/// Which webhooks are asked about before they are believed (contract section 4).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Confirm {
+    /// Every authentic webhook is believed.
+    Never,
+    /// Those that came by a standing URL are confirmed.
+    #[default]
+    Untrusted,
+    /// All are confirmed.
+    Always,
+}
+
+/// Expected times: the built-in table with the user's own over it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ExpectedTimes(BTreeMap<(String, String, u32), Expected>);
+
+impl ExpectedTimes {
+    /// Overrides by family path, model and seconds.
+    pub fn new(overrides: impl IntoIterator<Item = ((String, String, u32), Expected)>) -> Self {
+        Self(overrides.into_iter().collect())
+    }
+
+    /// The expected time for a model and duration; where either is unknown, the family's longest.
+    pub fn of(&self, family: &Family, model: Option<&str>, seconds: Option<u32>) -> Expected {
+        let exact = model.zip(seconds).and_then(|(model, seconds)| self.own(family, model, seconds));
+        if let Some(expected) = exact {
+            return expected;
+        }
+        let known = model.and_then(|name| family.model(name));
+        match (known, seconds) {
+            (Some(model), _) if model.offers.is_empty() => model.expected,
+            (Some(model), Some(seconds)) if model.offers.iter().any(|offer| offer.seconds == seconds) => {
+                family.expected(Some(model.name), Some(seconds))
+            }
+            _ => self.longest(family),
+        }
+    }
+
+    fn own(&self, family: &Family, model: &str, seconds: u32) -> Option<Expected> {
+        self.0.get(&(family.path.to_owned(), model.to_owned(), seconds)).copied()
+    }
+
+    /// The longest of the family, each built-in time replaced by the user's own where there is one.
+    fn longest(&self, family: &Family) -> Expected {
+        let built_in = family.models.iter().flat_map(|model| {
+            let offers = model.offers.iter();
+            offers.map(|offer| self.own(family, model.name, offer.seconds).unwrap_or(offer.expected))
+        });
+        let own = self.0.iter().filter(|((path, _, _), _)| path == family.path).map(|(_, expected)| *expected);
+        let all = built_in.chain(own).max_by_key(|expected| expected.to);
+        all.unwrap_or_else(|| family.expected(None, None))
+    }
+}
+
+/// The user's settings that decisions depend on (contract section 3, `[reconcile]` and `webhook.confirm`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rules {
+    /// Which webhooks are confirmed.
+    pub confirm: Confirm,
+    /// From the expected time to the first check.
+    pub grace: Duration,
+    /// How long the provider keeps retrying a webhook.
+    pub webhook_retry_window: Duration,
+    /// After this the provider fails a generation by itself.
+    pub hard_limit: Duration,
+    /// How long a refund may take.
+    pub refund_window: Duration,
+    /// Pauses after answers "still running"; the last repeats.
+    pub recheck: Vec<Duration>,
+    /// Pauses past the hard limit: the first for an hour, then the second.
+    pub stuck_recheck: Vec<Duration>,
+    /// Pause after an answer "not found".
+    pub not_found_recheck: Duration,
+    /// When a generation is given up.
+    pub give_up_after: Duration,
+    /// Expected times.
+    pub expected: ExpectedTimes,
+}
+
+/// This many answers "not found", the pause apart, are believed (contract section 9).
+pub(super) const NOT_FOUND_BELIEVED: u32 = 3;
+/// Past the hard limit, the first pause of `stuck_recheck` applies for this long.
+const STUCK_EAGER: Duration = Duration::from_hours(1);
+/// First and longest pause after an answer that told nothing.
+const ERROR_PAUSE: Duration = Duration::from_secs(15);
+const ERROR_PAUSE_MAX: Duration = Duration::from_mins(10);
+/// Where a list of pauses is empty; configuration refuses that.
+const PAUSE_FALLBACK: Duration = Duration::from_mins(1);
+
+impl Rules {
+    /// When the outcome of this generation is expected.
+    pub fn expected_by(&self, generation: &Generation) -> Time {
+        let request = &generation.request;
+        let model = request.model.as_deref();
+        generation.began_at() + self.expected.of(generation.family, model, request.duration_seconds).to
+    }
+
+    /// When the provider is asked first.
+    pub(super) fn first_check_at(&self, generation: &Generation) -> Time {
+        self.expected_by(generation) + self.grace
+    }
+
+    fn overdue_at(&self, generation: &Generation) -> Time {
+        self.expected_by(generation) + self.webhook_retry_window
+    }
+
+    /// Past the hard limit (the family's own where it is documented to be shorter) and the last webhook that could come.
+    pub(super) fn stuck_at(&self, generation: &Generation) -> Time {
+        let limit = generation.family.hard_limit.map_or(self.hard_limit, |limit| limit.min(self.hard_limit));
+        generation.began_at() + limit + self.webhook_retry_window
+    }
+
+    /// When the generation is given up.
+    pub(super) fn lost_at(&self, generation: &Generation) -> Time {
+        generation.began_at() + self.give_up_after
+    }
+
+    /// What time alone makes of a generation without an outcome: worth a look, never an outcome.
+    pub(super) fn attention_by_time(&self, generation: &Generation, now: Time) -> Option<Attention> {
+        if !generation.state.is_running() {
+            None
+        } else if now >= self.stuck_at(generation) {
+            Some(Attention::Stuck)
+        } else if now >= self.overdue_at(generation) {
+            Some(Attention::Overdue)
+        } else {
+            None
+        }
+    }
+
+    /// When time alone changes something next.
+    pub(super) fn next_turn(&self, generation: &Generation, now: Time) -> Option<Time> {
+        let lost_at = self.lost_at(generation);
+        match &generation.state {
+            State::Pending | State::Processing => {
+                let turns = [self.overdue_at(generation), self.stuck_at(generation), lost_at];
+                // Past the last of them the generation waits for its first check; see `may_give_up`.
+                let next = turns.into_iter().filter(|turn| *turn > now).min();
+                Some(next.unwrap_or(now + pause(&self.stuck_recheck, 0)))
+            }
+            State::Submitting | State::Unconfirmed => Some(lost_at),
+            State::Prepared
+            | State::Rejected { .. }
+            | State::Completed { .. }
+            | State::Failed { .. }
+            | State::Lost { .. } => None,
+        }
+    }
+
+    /// When to ask again after an answer that says still running.
+    pub(super) fn recheck_at(&self, generation: &Generation, now: Time) -> Time {
+        let stuck_at = self.stuck_at(generation);
+        let settled = generation.state.settled_at().is_some();
+        now + if now < stuck_at || settled {
+            let answers = usize::try_from(generation.watch.running_streak).unwrap_or(usize::MAX);
+            pause(&self.recheck, answers.saturating_sub(1))
+        } else if now < stuck_at + STUCK_EAGER {
+            pause(&self.stuck_recheck, 0)
+        } else {
+            pause(&self.stuck_recheck, 1)
+        }
+    }
+
+    /// When to ask again after an answer that told nothing: doubling pauses, spread by a quarter either way.
+    pub(super) fn retry_at(generation: &Generation, now: Time) -> Time {
+        let doublings = generation.watch.error_streak.saturating_sub(1).min(16);
+        let pause = ERROR_PAUSE.saturating_mul(1 << doublings).min(ERROR_PAUSE_MAX);
+        now + spread(pause, generation.id, generation.watch.error_streak)
+    }
+}
+
+/// The n-th pause of a list whose last one repeats.
+fn pause(pauses: &[Duration], n: usize) -> Duration {
+    pauses.get(n).or(pauses.last()).copied().unwrap_or(PAUSE_FALLBACK)
+}
+
+/// Between three and five quarters of `pause`: another for every generation and try, the same for the same.
+fn spread(pause: Duration, id: GenerationId, nth: u32) -> Duration {
+    // FNV-1a (public domain): deciding must not depend on a source of chance.
+    let bytes = id.as_bytes().iter().copied().chain(nth.to_le_bytes());
+    let hash = bytes
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
+    let quarters = u32::try_from(hash >> 32 & 0xffff).unwrap_or(0);
+    pause * 3 / 4 + pause / 2 * quarters / 0xffff
+}
+
+/// A generation whose check is due.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Due {
+    /// Which.
+    pub id: GenerationId,
+    /// Since when.
+    pub check_at: Time,
+    /// When its outcome was expected.
+    pub expected_by: Option<Time>,
+    /// What it cost.
+    pub price: Option<Usd>,
+}
+
+/// Due for less than this is fresh; what is older is backlog (reliability.md 3 C3).
+pub const FRESH_FOR: Duration = Duration::from_mins(10);
+/// Every n-th read goes to the backlog.
+const BACKLOG_TURN: u64 = 4;
+
+/// Chooses what to ask about next: the freshly due first, but every fourth read for the oldest backlog.
+///
+/// Keeps count of reads given out, so that the quarter holds even when they come one at a time.
+#[derive(Debug, Default)]
+pub struct Lanes {
+    given: u64,
+}
+
+impl Lanes {
+    /// Picks up to `count`. `fresh` and `backlog` may come in any order; one that stands in both is picked once.
+    pub fn pick(&mut self, mut fresh: Vec<Due>, mut backlog: Vec<Due>, count: usize) -> Vec<GenerationId> {
+        fresh.sort_by_key(fresh_first);
+        backlog.sort_by_key(oldest_first);
+        let (mut fresh, mut backlog) = (fresh.into_iter().peekable(), backlog.into_iter().peekable());
+        let mut picked: Vec<GenerationId> = Vec::new();
+        while picked.len() < count {
+            let backlogs_turn = self.given % BACKLOG_TURN == BACKLOG_TURN - 1;
+            let next = if (backlogs_turn && backlog.peek().is_some()) || fresh.peek().is_none() {
+                backlog.next()
+            } else {
+                fresh.next()
+            };
+            let Some(due) = next else { break };
+            if !picked.contains(&due.id) {
+                picked.push(due.id);
+                self.given += 1;
+            }
+        }
+        picked
+    }
+}
+
+/// The order key: of two due at the same time the one most likely finished (longest past its expected time), then the
+/// dearest.
+type Order = (i64, i64, i64);
+
+fn fresh_first(due: &Due) -> Order {
+    (due.check_at.as_ms().saturating_neg(), likely(due), dear(due))
+}
+
+fn oldest_first(due: &Due) -> Order {
+    (due.check_at.as_ms(), likely(due), dear(due))
+}
+
+fn likely(due: &Due) -> i64 {
+    due.expected_by.map_or(i64::MAX, Time::as_ms)
+}
+
+fn dear(due: &Due) -> i64 {
+    due.price.map_or(0, Usd::as_micros).saturating_neg()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn due(check_at_s: i64, expected_s: i64, price: i64) -> Due {
+        let time = |s: i64| Time::from_ms(s * 1_000);
+        Due {
+            id: GenerationId::fresh(time(1_763_900_000)),
+            check_at: time(check_at_s),
+            expected_by: Some(time(expected_s)),
+            price: Some(Usd::from_micros(price)),
+        }
+    }
+
+    #[test]
+    fn the_freshly_due_come_first_and_a_quarter_goes_to_the_oldest_backlog() {
+        let fresh: Vec<_> = (100..110).map(|s| due(s, s, 1)).collect();
+        let backlog: Vec<_> = (0..10).map(|s| due(s, s, 1)).collect();
+        let mut lanes = Lanes::default();
+        let mut picked = Vec::new();
+        let (mut f, mut b) = (fresh.clone(), backlog.clone());
+        for _ in 0..8 {
+            let id = lanes.pick(f.clone(), b.clone(), 1)[0];
+            f.retain(|due| due.id != id);
+            b.retain(|due| due.id != id);
+            picked.push(id);
+        }
+        let newest: Vec<_> = fresh.iter().rev().map(|due| due.id).collect();
+        let expected = [newest[0], newest[1], newest[2], backlog[0].id, newest[3], newest[4], newest[5], backlog[1].id];
+        assert_eq!(picked, expected);
+    }
+
+    #[test]
+    fn neither_lane_waits_for_an_empty_one() {
+        let some: Vec<_> = (0..5).map(|s| due(s, s, 1)).collect();
+        assert_eq!(Lanes::default().pick(some.clone(), vec![], 9).len(), 5);
+        assert_eq!(Lanes::default().pick(vec![], some, 9).len(), 5);
+    }
+
+    #[test]
+    fn of_equals_the_likeliest_then_the_dearest_comes_first() {
+        let (likely, dear, cheap) = (due(50, 10, 1), due(50, 20, 9), due(50, 20, 1));
+        let picked = Lanes::default().pick(vec![cheap.clone(), dear.clone(), likely.clone()], vec![], 3);
+        assert_eq!(picked, [likely.id, dear.id, cheap.id]);
+    }
+
+    #[test]
+    fn the_spread_stays_within_a_quarter() {
+        for nth in 0..200 {
+            let span = spread(Duration::from_secs(100), GenerationId::fresh(Time::from_ms(1_000)), nth);
+            assert!((Duration::from_secs(75)..=Duration::from_secs(125)).contains(&span), "{span:?}");
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! A webhook: authenticated, understood, decided, settled.
+//!
+//! The answer to the provider is given only after this returned, which is after the commit.
+
+use std::sync::Arc;
+
+use crate::clock::Clock;
+use crate::domain::callback::{CallbackKeys, Reference};
+use crate::domain::decision::Disposition;
+use crate::domain::family::Family;
+use crate::domain::id::DeliveryId;
+use crate::domain::notice::{Notice, Word};
+use crate::domain::schedule::Rules;
+use crate::store::{Arrival, Recorded, Replay, Store, StoreError};
+
+/// The proof that the token of a callback URL is authentic. Only [`Intake::authenticate`] makes one.
+#[derive(Clone, Copy, Debug)]
+pub struct Authentic {
+    family: &'static Family,
+    reference: Reference,
+}
+
+/// Takes webhooks in.
+#[derive(Clone, Debug)]
+pub struct Intake {
+    /// Where they are kept.
+    pub store: Store,
+    /// How they are judged.
+    pub rules: Arc<Rules>,
+    /// What vouches for them.
+    pub keys: CallbackKeys,
+    /// When it is.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// A delivery could not be replayed.
+#[derive(Debug, thiserror::Error)]
+pub enum ReplayError {
+    /// There is no such delivery.
+    #[error("there is no such delivery")]
+    Unknown,
+    /// Retention removed its body.
+    #[error("the body of this delivery was removed by retention")]
+    BodyGone,
+    /// The database could not do it.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl Intake {
+    /// Whether the path after `/webhooks/` (`{family}/{token}`) is one of ours.
+    pub fn authenticate(&self, path: &str) -> Option<Authentic> {
+        let (family, token) = path.rsplit_once('/')?;
+        let family = Family::of(family)?;
+        let reference = self.keys.verify(family, token)?;
+        Some(Authentic { family, reference })
+    }
+
+    /// Takes an authentic webhook in. When this returns a [`Recorded`], everything about it is on disk.
+    ///
+    /// # Errors
+    /// [`StoreError`] when nothing was kept: the provider has to send it again.
+    pub async fn receive(&self, authentic: Authentic, body: Vec<u8>) -> Result<Recorded, StoreError> {
+        let Authentic { family, reference } = authentic;
+        let notice = Notice::parse(&body);
+        if let Ok(Notice { word: Word::Unknown(word), .. }) = &notice {
+            metrics::counter!("recoup_webhook_unknown_status_total", "family" => family.path).increment(1);
+            tracing::warn!(family = family.path, status_word = word, "a status word we do not know, taken as still running");
+        }
+        self.take_in(Arrival { family, reference, notice, body, replay_of: None }).await
+    }
+
+    /// Runs a kept body through the intake again.
+    ///
+    /// # Errors
+    /// [`ReplayError`] when there is nothing to replay, or nothing was kept of it.
+    pub async fn replay(&self, id: DeliveryId) -> Result<Recorded, ReplayError> {
+        match self.store.replay(id).await? {
+            Replay::Unknown => Err(ReplayError::Unknown),
+            Replay::BodyGone => Err(ReplayError::BodyGone),
+            Replay::Ready(arrival) => Ok(self.take_in(arrival).await?),
+        }
+    }
+
+    async fn take_in(&self, arrival: Arrival) -> Result<Recorded, StoreError> {
+        let family = arrival.family.path;
+        let recorded = self.store.record_webhook(&self.rules, arrival, self.clock.now()).await?;
+        let disposition = recorded.disposition.as_str();
+        metrics::counter!("recoup_webhooks_total", "family" => family, "disposition" => disposition).increment(1);
+        if matches!(recorded.disposition, Disposition::Conflict | Disposition::Mismatch | Disposition::Unreadable) {
+            let generation = recorded.generation.map(|id| id.to_string());
+            tracing::warn!(family, disposition, generation, "a webhook that needs a second look");
+        }
+        Ok(recorded)
+    }
+}

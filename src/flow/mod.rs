@@ -1,0 +1,6 @@
+//! The story: the only code that joins domain, store and the outside. One file per way in.
+//!
+//! Ask first, then write: no outside call is made while a write is open.
+
+pub mod intake;
+pub mod reconcile;

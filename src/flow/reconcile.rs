@@ -1,0 +1,206 @@
+//! A due check: the provider asked, its answer understood, decided, settled.
+//!
+//! What to ask about comes from the due list in the database, how often from the budget. Who calls this, and when, is
+//! `worker/sweep.rs`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Mutex, mpsc, oneshot};
+
+use crate::clock::Clock;
+use crate::domain::decision::Decision;
+use crate::domain::id::{CheckId, GenerationId};
+use crate::domain::schedule::{Lanes, Rules};
+use crate::domain::time::Time;
+use crate::provider::ProviderClient;
+use crate::provider::budget::{Budget, IN_FLIGHT_MAX, Slot, Spent};
+use crate::store::{Reading, Store, StoreError};
+
+/// Candidates looked at for every read that can be made: enough that the lanes have a choice.
+const CANDIDATES: u32 = 32;
+/// Generations told of the time in one transaction.
+const TURNS: u32 = 200;
+/// People's own requests that may wait for a read.
+const ASKS_MAX: usize = 64;
+/// What a read may take beyond the request's own time limit, before it counts as dead.
+const LEASE_MARGIN: Duration = Duration::from_secs(30);
+
+/// Keeps an eye on everything that is open.
+#[derive(Debug)]
+pub struct Reconciler {
+    store: Store,
+    provider: ProviderClient,
+    rules: Arc<Rules>,
+    budget: Arc<Budget>,
+    clock: Arc<dyn Clock>,
+    lanes: Mutex<Lanes>,
+    lease: Duration,
+}
+
+/// A read that may be made: written down, and taken out of the budget.
+#[derive(Debug)]
+pub struct Permit {
+    reading: Reading,
+    slot: Slot,
+}
+
+/// Why a read that somebody asked for was not made.
+#[derive(Debug, thiserror::Error)]
+pub enum AskError {
+    /// There is no such generation, or no id to ask about.
+    #[error("there is nothing to ask about")]
+    Nothing,
+    /// The budget is spent, or the provider wants rest.
+    #[error(transparent)]
+    Spent(#[from] Spent),
+    /// The database could not do it.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The service is stopping.
+    #[error("the service is stopping")]
+    Stopping,
+}
+
+/// A person's request for a read, and where to answer it.
+#[derive(Debug)]
+pub struct Ask {
+    /// What to ask about.
+    pub id: GenerationId,
+    /// Where the answer goes.
+    pub answer: oneshot::Sender<Result<CheckId, AskError>>,
+}
+
+/// Where people's requests for a read are handed in.
+#[derive(Clone, Debug)]
+pub struct Asks(mpsc::Sender<Ask>);
+
+impl Asks {
+    /// The two ends: one for the API, one for the worker.
+    pub fn channel() -> (Self, mpsc::Receiver<Ask>) {
+        let (sender, receiver) = mpsc::channel(ASKS_MAX);
+        (Self(sender), receiver)
+    }
+
+    /// Asks the provider about one generation now, out of the same budget.
+    ///
+    /// # Errors
+    /// [`AskError`] says why it was not asked.
+    pub async fn check(&self, id: GenerationId) -> Result<CheckId, AskError> {
+        let (answer, answered) = oneshot::channel();
+        self.0.send(Ask { id, answer }).await.map_err(|_| AskError::Stopping)?;
+        answered.await.unwrap_or(Err(AskError::Stopping))
+    }
+}
+
+impl Reconciler {
+    /// A reconciler whose budget remembers the reads before a restart. `timeout`: of one read.
+    ///
+    /// # Errors
+    /// [`StoreError`] when they cannot be read.
+    pub async fn new(
+        store: Store,
+        provider: ProviderClient,
+        rules: Arc<Rules>,
+        clock: Arc<dyn Clock>,
+        per_minute: u32,
+        timeout: Duration,
+    ) -> Result<Self, StoreError> {
+        let now = clock.now();
+        let reads = store.last_reads(per_minute).await?;
+        let ages = reads.into_iter().map(|(sent, answered)| now.since(answered.unwrap_or(sent)));
+        let budget = Budget::new(per_minute, Arc::clone(&clock), ages);
+        let lease = timeout + LEASE_MARGIN;
+        Ok(Self { store, provider, rules, budget, clock, lanes: Mutex::default(), lease })
+    }
+
+    /// The budget, to be looked at.
+    pub fn budget(&self) -> &Arc<Budget> {
+        &self.budget
+    }
+
+    /// Tells every generation whose time has come that time has passed.
+    ///
+    /// # Errors
+    /// [`StoreError`] when that was not kept; it is told again next time.
+    pub async fn turn(&self) -> Result<(), StoreError> {
+        while self.store.turn(&self.rules, TURNS, self.clock.now()).await? == usize::try_from(TURNS).unwrap_or(0) {}
+        Ok(())
+    }
+
+    /// The next due read, if one is due and the budget allows it.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the due list cannot be read or the read cannot be written down.
+    pub async fn next(&self) -> Result<Option<Permit>, StoreError> {
+        if !self.budget.wait().is_zero() {
+            return Ok(None);
+        }
+        let (fresh, backlog) = self.store.due(CANDIDATES, self.clock.now()).await?;
+        let picked = self.lanes.lock().await.pick(fresh, backlog, IN_FLIGHT_MAX);
+        for id in picked {
+            match self.begin(id, false).await {
+                Ok(permit) => return Ok(Some(permit)),
+                // Settled or read meanwhile: not sent.
+                Err(AskError::Nothing) => {}
+                Err(AskError::Spent(_) | AskError::Stopping) => return Ok(None),
+                Err(AskError::Store(error)) => return Err(error),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Takes a read out of the budget and writes it down before it is made.
+    ///
+    /// # Errors
+    /// [`AskError`] says why it may not be made.
+    pub async fn begin(&self, id: GenerationId, asked_for: bool) -> Result<Permit, AskError> {
+        let slot = self.budget.take()?;
+        match self.store.begin_check(id, asked_for, self.lease, self.clock.now()).await {
+            Ok(Some(reading)) => Ok(Permit { reading, slot }),
+            Ok(None) => {
+                slot.give_back();
+                Err(AskError::Nothing)
+            }
+            Err(error) => {
+                slot.give_back();
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Makes the read and settles what it brings.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the answer was not kept: the read is made again once its lease is over.
+    pub async fn finish(&self, permit: Permit) -> Result<(CheckId, Decision), StoreError> {
+        let Permit { reading, slot } = permit;
+        let (generation, family) = (reading.generation.id, reading.generation.family);
+        let Some(provider_id) = &reading.generation.provider_id else {
+            return Err(StoreError::Failed(format!("a read about {generation}, which has no id")));
+        };
+        let told = self.provider.status(family, provider_id).await;
+        self.budget.learn(&told);
+        drop(slot);
+        let http_status = told.http_status.unwrap_or(0);
+        metrics::counter!("recoup_checks_total", "family" => family.path, "http_status" => http_status.to_string())
+            .increment(1);
+        tracing::debug!(%generation, http_status, said = told.said, "asked the provider");
+        let decision = self.store.record_answer(&self.rules, &reading, told, self.clock.now()).await?;
+        if decision.settled {
+            let status = decision.generation.state.status().as_str();
+            let recovered = decision.generation.state.learned().is_some_and(|learned| learned.recovered);
+            tracing::info!(%generation, status, recovered, "settled by a check");
+        }
+        Ok((reading.check, decision))
+    }
+
+    /// When to look again at the latest: something is due, or the budget allows what is due already.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the due list cannot be read.
+    pub async fn next_look(&self) -> Result<Option<Time>, StoreError> {
+        let next = self.store.next_look_at().await?;
+        Ok(next.map(|next| next.max(self.clock.now() + self.budget.wait())))
+    }
+}

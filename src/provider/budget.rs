@@ -1,0 +1,269 @@
+//! The budget of status reads: never more than so many in any sliding minute, at rest when the provider asks for it, and
+//! careful with one that is down.
+//!
+//! Counts in monotonic time, so no clock jump can widen it. What was read before a restart is handed in at the start.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crate::clock::Clock;
+use crate::domain::decision::{Answer, Told};
+
+/// The provider counts reads per minute (provider.md section 3).
+const WINDOW: Duration = Duration::from_mins(1);
+/// Reads under way at the same time (reliability.md 5.3).
+pub const IN_FLIGHT_MAX: usize = 4;
+/// So many answers in a row that told nothing open the breaker.
+const BREAKER_TRIPS: u32 = 5;
+/// The breaker's first and longest pause.
+const BREAKER_PAUSE: Duration = Duration::from_secs(30);
+const BREAKER_PAUSE_MAX: Duration = Duration::from_mins(5);
+/// How often a refused key is complained about.
+const COMPLAINT_PAUSE: Duration = Duration::from_mins(1);
+
+/// A read may not be made yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("no status read is left; the next is possible in {wait:?}")]
+pub struct Spent {
+    /// How long to wait at least.
+    pub wait: Duration,
+}
+
+/// The budget; one for all uses together.
+#[derive(Debug)]
+pub struct Budget {
+    per_minute: usize,
+    clock: Arc<dyn Clock>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    in_flight: usize,
+    /// When each read of the last minute ended. A read counts from its start until a minute after its end, so the provider
+    /// cannot see two of them closer together than we do.
+    ended: VecDeque<Duration>,
+    rest_until: Duration,
+    failures: u32,
+    key_refused: bool,
+    complained_at: Option<Duration>,
+}
+
+/// The permission to make one read. Dropping it ends the read.
+#[derive(Debug)]
+pub struct Slot {
+    budget: Arc<Budget>,
+    used: bool,
+}
+
+impl Budget {
+    /// A budget of `per_minute` reads. `ages`: how long ago the reads before the restart ended.
+    pub fn new(per_minute: u32, clock: Arc<dyn Clock>, ages: impl IntoIterator<Item = Duration>) -> Arc<Self> {
+        let now = WINDOW + clock.monotonic();
+        let mut ended: Vec<Duration> = ages.into_iter().filter(|age| *age < WINDOW).map(|age| now - age).collect();
+        ended.sort_unstable();
+        let state = Mutex::new(State { ended: ended.into(), ..State::default() });
+        Arc::new(Self { per_minute: usize::try_from(per_minute).unwrap_or(usize::MAX), clock, state })
+    }
+
+    /// Takes one read out of the budget.
+    ///
+    /// # Errors
+    /// [`Spent`] says how long to wait.
+    pub fn take(self: &Arc<Self>) -> Result<Slot, Spent> {
+        let now = self.now();
+        let mut state = self.state();
+        let wait = state.wait(self.per_minute, now);
+        if wait.is_zero() {
+            state.in_flight += 1;
+            Ok(Slot { budget: Arc::clone(self), used: true })
+        } else {
+            Err(Spent { wait })
+        }
+    }
+
+    /// How long until a read could be made; zero when one could be made now.
+    pub fn wait(&self) -> Duration {
+        self.state().wait(self.per_minute, self.now())
+    }
+
+    /// Reads of the last minute, those under way included.
+    pub fn used(&self) -> usize {
+        let now = self.now();
+        let mut state = self.state();
+        state.forget(now);
+        state.in_flight + state.ended.len()
+    }
+
+    /// Whether the provider refuses our key.
+    pub fn key_refused(&self) -> bool {
+        self.state().key_refused
+    }
+
+    /// Learns from an answer: when to rest, and whether the provider is down.
+    pub fn learn(&self, told: &Told) {
+        let now = self.now();
+        let mut state = self.state();
+        state.key_refused = matches!(told.http_status, Some(401 | 403));
+        match told.answer {
+            Answer::Known(_) | Answer::NotFound => state.failures = 0,
+            Answer::Paused { pause } => state.rest_until = state.rest_until.max(now + pause),
+            Answer::Nothing => {
+                state.failures = state.failures.saturating_add(1);
+                if state.failures >= BREAKER_TRIPS {
+                    let doublings = (state.failures - BREAKER_TRIPS).min(8);
+                    let pause = BREAKER_PAUSE.saturating_mul(1 << doublings).min(BREAKER_PAUSE_MAX);
+                    state.rest_until = state.rest_until.max(now + pause);
+                    tracing::warn!(failures = state.failures, ?pause, "the provider's status endpoint is in trouble");
+                }
+            }
+        }
+    }
+
+    /// Says once a minute that the key is refused.
+    pub fn complain(&self) {
+        let now = self.now();
+        let mut state = self.state();
+        if state.key_refused && state.complained_at.is_none_or(|at| now >= at + COMPLAINT_PAUSE) {
+            state.complained_at = Some(now);
+            tracing::error!("the provider refuses provider.api_key: lost webhooks cannot be recovered until it is replaced");
+        }
+    }
+
+    /// Monotonic time, moved so that reads before the restart have one too.
+    fn now(&self) -> Duration {
+        WINDOW + self.clock.monotonic()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn forget(&mut self, now: Duration) {
+        while self.ended.front().is_some_and(|ended| *ended + WINDOW <= now) {
+            self.ended.pop_front();
+        }
+    }
+
+    fn wait(&mut self, per_minute: usize, now: Duration) -> Duration {
+        self.forget(now);
+        let rest = self.rest_until.saturating_sub(now);
+        // While the breaker is closing again, one read at a time tries.
+        let in_flight_max = if self.failures >= BREAKER_TRIPS { 1 } else { IN_FLIGHT_MAX };
+        let crowded = if self.in_flight >= in_flight_max { Duration::from_millis(100) } else { Duration::ZERO };
+        let spent = if self.in_flight + self.ended.len() < per_minute {
+            Duration::ZERO
+        } else {
+            self.ended.front().map_or(WINDOW, |ended| (*ended + WINDOW).saturating_sub(now))
+        };
+        rest.max(crowded).max(spent)
+    }
+}
+
+impl Slot {
+    /// Gives the read back: it was not made.
+    pub fn give_back(mut self) {
+        self.used = false;
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        let now = self.budget.now();
+        let mut state = self.budget.state();
+        state.in_flight = state.in_flight.saturating_sub(1);
+        if self.used {
+            state.ended.push_back(now);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::ManualClock;
+    use crate::domain::time::Time;
+
+    fn told(answer: Answer, http_status: u16) -> Told {
+        Told { answer, http_status: Some(http_status), said: String::new(), body: Vec::new() }
+    }
+
+    fn budget(per_minute: u32, ages: &[u64]) -> (Arc<Budget>, Arc<ManualClock>) {
+        let clock = Arc::new(ManualClock::new(Time::from_ms(0)));
+        let ages = ages.iter().map(|age| Duration::from_secs(*age));
+        (Budget::new(per_minute, Arc::clone(&clock) as Arc<dyn Clock>, ages), clock)
+    }
+
+    #[test]
+    fn no_sliding_minute_holds_more_than_the_budget() {
+        let (budget, clock) = budget(5, &[]);
+        let mut starts: Vec<Duration> = Vec::new();
+        for step in 0..2_000_u64 {
+            if let Ok(slot) = budget.take() {
+                starts.push(clock.monotonic());
+                clock.advance(Duration::from_millis(step * 7_919 % 2_500));
+                drop(slot);
+            }
+            clock.advance(Duration::from_millis(step * 104_729 % 900));
+        }
+        assert!(starts.len() > 50);
+        for (n, start) in starts.iter().enumerate() {
+            let within = starts[n..].iter().take_while(|later| **later - *start < WINDOW).count();
+            assert!(within <= 5, "{within} reads within a minute of {start:?}");
+        }
+    }
+
+    #[test]
+    fn reads_before_a_restart_count() {
+        let (budget, clock) = budget(3, &[10, 50, 70, 55]);
+        assert_eq!(budget.used(), 3);
+        assert_eq!(budget.take().unwrap_err().wait, Duration::from_secs(5));
+        clock.advance(Duration::from_secs(5));
+        assert!(budget.take().is_ok());
+    }
+
+    #[test]
+    fn a_read_that_was_not_made_costs_nothing() {
+        let (budget, _clock) = budget(1, &[]);
+        budget.take().unwrap().give_back();
+        assert!(budget.take().is_ok());
+    }
+
+    #[test]
+    fn a_429_stops_all_reads_for_as_long_as_it_says() {
+        let (budget, clock) = budget(48, &[]);
+        budget.learn(&told(Answer::Paused { pause: Duration::from_secs(7) }, 429));
+        assert_eq!(budget.take().unwrap_err().wait, Duration::from_secs(7));
+        clock.advance(Duration::from_secs(7));
+        assert!(budget.take().is_ok());
+        assert!(!budget.key_refused());
+    }
+
+    #[test]
+    fn a_refused_key_is_noticed_and_forgotten_when_it_works_again() {
+        let (budget, _clock) = budget(48, &[]);
+        budget.learn(&told(Answer::Paused { pause: Duration::from_secs(300) }, 401));
+        assert!(budget.key_refused());
+        budget.learn(&told(Answer::NotFound, 404));
+        assert!(!budget.key_refused());
+    }
+
+    #[test]
+    fn trouble_that_piles_up_opens_the_breaker_and_one_good_answer_closes_it() {
+        let (budget, clock) = budget(48, &[]);
+        for _ in 0..BREAKER_TRIPS {
+            assert!(budget.take().is_ok());
+            budget.learn(&told(Answer::Nothing, 500));
+        }
+        assert_eq!(budget.take().unwrap_err().wait, BREAKER_PAUSE);
+        clock.advance(BREAKER_PAUSE);
+        let probe = budget.take().unwrap();
+        assert!(budget.take().is_err(), "one read at a time tries");
+        budget.learn(&told(Answer::NotFound, 404));
+        drop(probe);
+        assert!(budget.take().is_ok() && budget.take().is_ok());
+    }
+}

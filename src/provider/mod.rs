@@ -1,0 +1,188 @@
+//! The only HTTP client towards the provider. Asks, bounds what comes back, and says what it means.
+//!
+//! The key is sent to `provider.base_url` and nowhere else: redirects are not followed, and an id can only be one that
+//! fits into a path. Never decides anything about a generation, never retries.
+
+pub mod budget;
+
+use std::time::Duration;
+
+use reqwest::StatusCode;
+use reqwest::header::{HeaderMap, RETRY_AFTER};
+use url::Url;
+
+use crate::domain::decision::{Answer, Told};
+use crate::domain::family::Family;
+use crate::domain::id::ProviderId;
+use crate::domain::notice::Notice;
+use crate::secret::Secret;
+
+/// Time to connect; the whole request has its own limit.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest status answer that is read, in bytes (reliability.md 5.3).
+const ANSWER_BYTES_MAX: usize = 256 * 1_024;
+/// Pause after a 429 without a readable `Retry-After` (contract section 9).
+const RATE_LIMITED_PAUSE: Duration = Duration::from_secs(30);
+/// Longest pause a `Retry-After` can ask for.
+const RATE_LIMITED_PAUSE_MAX: Duration = Duration::from_hours(1);
+/// Pause after our key was refused: long enough to be no knocking, short enough to notice that it works again.
+pub const KEY_REFUSED_PAUSE: Duration = Duration::from_mins(5);
+
+/// The client cannot be made.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot make an HTTP client: {0}")]
+pub struct ClientError(#[from] reqwest::Error);
+
+/// Asks the provider.
+#[derive(Clone, Debug)]
+pub struct ProviderClient {
+    http: reqwest::Client,
+    base_url: String,
+    api_key: Secret,
+}
+
+/// An HTTP client that follows no redirect, knows no proxy of the environment and trusts the bundled roots.
+///
+/// # Errors
+/// [`ClientError`] when TLS cannot be set up.
+pub fn http_client(timeout: Duration) -> Result<reqwest::Client, ClientError> {
+    // Already installed is as good.
+    drop(rustls::crypto::ring::default_provider().install_default());
+    let roots = webpki_root_certs::TLS_SERVER_ROOT_CERTS.iter();
+    let roots = roots.filter_map(|root| reqwest::Certificate::from_der(root).ok());
+    Ok(reqwest::Client::builder()
+        .redirect(reqwest::redirect::Policy::none())
+        .no_proxy()
+        .connect_timeout(CONNECT_TIMEOUT.min(timeout))
+        .timeout(timeout)
+        .user_agent(concat!("recoup/", env!("CARGO_PKG_VERSION")))
+        .tls_certs_only(roots)
+        .build()?)
+}
+
+impl ProviderClient {
+    /// A client for the provider at `base_url`.
+    ///
+    /// # Errors
+    /// [`ClientError`] when TLS cannot be set up.
+    pub fn new(base_url: &Url, api_key: Secret, timeout: Duration) -> Result<Self, ClientError> {
+        let base_url = base_url.as_str().trim_end_matches('/').to_owned();
+        Ok(Self { http: http_client(timeout)?, base_url, api_key })
+    }
+
+    /// Reads the status of one generation: `GET /v1/{family}/generations/{id}` (provider.md section 3).
+    ///
+    /// Never fails: an answer that tells nothing is an answer too.
+    pub async fn status(&self, family: &Family, provider_id: &ProviderId) -> Told {
+        let url = format!("{}/v1/{}/generations/{provider_id}", self.base_url, family.path);
+        let sent = self.http.get(url).bearer_auth(self.api_key.expose()).send().await;
+        let response = match sent {
+            Ok(response) => response,
+            Err(error) => return nothing(None, describe(&error)),
+        };
+        let (status, headers) = (response.status(), response.headers().clone());
+        match read_bounded(response).await {
+            Ok(body) => understand(status, &headers, provider_id, body),
+            Err(said) => nothing(Some(status), said),
+        }
+    }
+}
+
+/// What a complete answer means. Only the HTTP status of a refusal is dependable (provider.md sections 5 and 6).
+fn understand(status: StatusCode, headers: &HeaderMap, asked: &ProviderId, body: Vec<u8>) -> Told {
+    let http_status = Some(status.as_u16());
+    let told = |answer, said: &str, body| Told { answer, http_status, said: said.to_owned(), body };
+    match status.as_u16() {
+        200 => match Notice::parse(&body) {
+            Ok(notice) if notice.provider_id == *asked => {
+                let said = word(&body);
+                told(Answer::Known(notice), &said, body)
+            }
+            Ok(_) => told(Answer::Nothing, "the answer is about another generation", body),
+            Err(unreadable) => told(Answer::Nothing, &unreadable.to_string(), body),
+        },
+        404 => told(Answer::NotFound, "not found", body),
+        401 | 403 => told(Answer::Paused { pause: KEY_REFUSED_PAUSE }, "the API key is refused", body),
+        429 => told(Answer::Paused { pause: retry_after(headers) }, "too many reads", body),
+        300..=399 => told(Answer::Nothing, "a redirect, which is not followed", body),
+        _ => told(Answer::Nothing, "no answer to the question", body),
+    }
+}
+
+/// The provider's own status word, for people.
+fn word(body: &[u8]) -> String {
+    let value: Option<serde_json::Value> = serde_json::from_slice(body).ok();
+    let word = value.as_ref().and_then(|value| value.get("status")).and_then(serde_json::Value::as_str);
+    word.unwrap_or_default().chars().take(64).collect()
+}
+
+/// `Retry-After` in seconds; dates and nonsense count as absent.
+fn retry_after(headers: &HeaderMap) -> Duration {
+    let seconds = headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.trim().parse().ok());
+    seconds.map_or(RATE_LIMITED_PAUSE, Duration::from_secs).min(RATE_LIMITED_PAUSE_MAX)
+}
+
+fn nothing(status: Option<StatusCode>, said: String) -> Told {
+    let http_status = status.map(|status| status.as_u16());
+    Told { answer: Answer::Nothing, http_status, said, body: Vec::new() }
+}
+
+/// Reads a body that nobody promised to be short.
+async fn read_bounded(mut response: reqwest::Response) -> Result<Vec<u8>, String> {
+    let mut body = Vec::new();
+    loop {
+        match response.chunk().await {
+            Ok(Some(chunk)) if body.len() + chunk.len() > ANSWER_BYTES_MAX => {
+                return Err(format!("the answer is longer than {ANSWER_BYTES_MAX} bytes"));
+            }
+            Ok(Some(chunk)) => body.extend_from_slice(&chunk),
+            Ok(None) => return Ok(body),
+            Err(error) => return Err(describe(&error)),
+        }
+    }
+}
+
+/// What went wrong, without the address (the id is in the log's own field, the key is in neither).
+fn describe(error: &reqwest::Error) -> String {
+    if error.is_timeout() {
+        "no answer in time".to_owned()
+    } else if error.is_connect() {
+        "could not connect".to_owned()
+    } else {
+        "the connection broke".to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(retry_after: &str) -> HeaderMap {
+        HeaderMap::from_iter([(RETRY_AFTER, retry_after.parse().unwrap())])
+    }
+
+    #[test]
+    fn retry_after_is_honoured_within_reason() {
+        assert_eq!(retry_after(&headers("7")), Duration::from_secs(7));
+        assert_eq!(retry_after(&HeaderMap::new()), RATE_LIMITED_PAUSE);
+        assert_eq!(retry_after(&headers("soon")), RATE_LIMITED_PAUSE);
+        assert_eq!(retry_after(&headers("99999999999")), RATE_LIMITED_PAUSE_MAX);
+    }
+
+    #[test]
+    fn only_the_asked_generations_answer_counts() {
+        let asked = ProviderId::parse("a").unwrap();
+        let read = |status: u16, body: &str| {
+            let status = StatusCode::from_u16(status).unwrap();
+            understand(status, &HeaderMap::new(), &asked, body.as_bytes().to_vec()).answer
+        };
+        assert!(matches!(read(200, r#"{"generation_id":"a","status":"pending"}"#), Answer::Known(_)));
+        assert_eq!(read(200, r#"{"generation_id":"b","status":"pending"}"#), Answer::Nothing);
+        assert_eq!(read(200, "<html>"), Answer::Nothing);
+        assert_eq!(read(404, ""), Answer::NotFound);
+        assert_eq!(read(307, ""), Answer::Nothing);
+        assert_eq!(read(402, ""), Answer::Nothing);
+        assert_eq!(read(503, r#"{"generation_id":"a","status":"completed"}"#), Answer::Nothing);
+        assert_eq!(read(401, ""), Answer::Paused { pause: KEY_REFUSED_PAUSE });
+    }
+}

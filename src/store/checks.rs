@@ -1,0 +1,234 @@
+//! Reads of the status endpoint: the due list, the read written down before it is made, and its answer.
+//!
+//! The last reads written down are the budget's memory: a restart cannot forget them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::Row;
+use sqlx::sqlite::SqliteRow;
+
+use super::record::expect_one;
+use super::writer::Tx;
+use super::{Store, StoreError};
+use crate::domain::credits::Usd;
+use crate::domain::decision::{Answer, Decision, Fact, Told};
+use crate::domain::generation::Generation;
+use crate::domain::id::{CheckId, GenerationId};
+use crate::domain::schedule::{Due, FRESH_FOR, Rules};
+use crate::domain::time::Time;
+
+/// Longest answer kept as evidence, in bytes; no documented status answer comes near it.
+const BODY_BYTES_MAX: usize = 16 * 1_024;
+
+/// A read that was written down and is to be made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reading {
+    /// Its id.
+    pub check: CheckId,
+    /// What to ask about; its provider id is known.
+    pub generation: Generation,
+}
+
+/// A read as it is shown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CheckRecord {
+    /// Its id.
+    pub id: CheckId,
+    /// When it was sent.
+    pub sent_at: Time,
+    /// When it was answered; `None` when the process ended in between.
+    pub answered_at: Option<Time>,
+    /// `known`, `not_found`, `paused` or `nothing`.
+    pub answer: Option<String>,
+    /// The HTTP status, where there was one.
+    pub http_status: Option<u16>,
+    /// In a few words.
+    pub said: Option<String>,
+}
+
+impl Store {
+    /// The generations to ask about: the `limit` most freshly due, and the `limit` that wait longest.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database cannot be read.
+    pub async fn due(&self, limit: u32, now: Time) -> Result<(Vec<Due>, Vec<Due>), StoreError> {
+        let read = async |order: &str, from: Time, to: Time| {
+            let sql = format!(
+                "SELECT id, uid, check_at, expected_by, price_micros FROM generations
+                 WHERE check_at > ?1 AND check_at <= ?2 ORDER BY check_at {order} LIMIT ?3"
+            );
+            let rows = sqlx::query(sqlx::AssertSqlSafe(sql))
+                .bind(from.as_ms())
+                .bind(to.as_ms())
+                .bind(limit)
+                .fetch_all(&self.readers)
+                .await?;
+            rows.iter().map(due).collect::<Result<Vec<_>, StoreError>>()
+        };
+        let old = now - FRESH_FOR;
+        Ok((read("DESC", old, now).await?, read("ASC", Time::from_ms(i64::MIN), old).await?))
+    }
+
+    /// When the next generation is to be asked about or told that time has passed.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database cannot be read.
+    pub async fn next_look_at(&self) -> Result<Option<Time>, StoreError> {
+        let next: Option<i64> = sqlx::query_scalar(
+            "SELECT min(at) FROM (SELECT min(check_at) AS at FROM generations WHERE check_at IS NOT NULL
+                                  UNION ALL SELECT min(turn_at) FROM generations WHERE turn_at IS NOT NULL)",
+        )
+        .fetch_one(&self.readers)
+        .await?;
+        Ok(next.map(Time::from_ms))
+    }
+
+    /// Writes a read down before it is made. `None` when there is nothing to ask any more: the generation is unknown, has
+    /// no id of the provider, or (unless `asked_for`) is not due because it was settled or read meanwhile.
+    ///
+    /// A due generation is not due again until `lease` has passed, so a process that dies in between repeats the read.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it was not kept: the read must not be made.
+    pub async fn begin_check(
+        &self,
+        id: GenerationId,
+        asked_for: bool,
+        lease: Duration,
+        now: Time,
+    ) -> Result<Option<Reading>, StoreError> {
+        self.writer.run(move |mut tx| Box::pin(async move { tx.begin_check(id, asked_for, lease, now).await })).await
+    }
+
+    /// Takes an answer in: check, outcome and events in one transaction.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it was not kept; the read is made again later.
+    pub async fn record_answer(
+        &self,
+        rules: &Arc<Rules>,
+        reading: &Reading,
+        told: Told,
+        now: Time,
+    ) -> Result<Decision, StoreError> {
+        let (rules, id, check) = (Arc::clone(rules), reading.generation.id, reading.check);
+        self.writer
+            .run(move |mut tx| {
+                Box::pin(async move {
+                    tx.answer_check(check, &told, now).await?;
+                    let stored = tx.by_id(id).await?;
+                    let stored = stored.ok_or_else(|| StoreError::Failed(format!("generation {id} is gone")))?;
+                    tx.decide(&rules, &stored, &Fact::Answer(told.answer), now).await
+                })
+            })
+            .await
+    }
+
+    /// When the last `count` reads were sent, and answered where they were, newest first.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database cannot be read.
+    pub async fn last_reads(&self, count: u32) -> Result<Vec<(Time, Option<Time>)>, StoreError> {
+        let rows: Vec<(i64, Option<i64>)> =
+            sqlx::query_as("SELECT sent_at, answered_at FROM checks ORDER BY id DESC LIMIT ?1")
+                .bind(count)
+                .fetch_all(&self.readers)
+                .await?;
+        Ok(rows.into_iter().map(|(sent, answered)| (Time::from_ms(sent), answered.map(Time::from_ms))).collect())
+    }
+
+    /// One read.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database cannot be read.
+    pub async fn check(&self, id: CheckId) -> Result<Option<CheckRecord>, StoreError> {
+        let row =
+            sqlx::query("SELECT id, uid, sent_at, answered_at, answer, http_status, said FROM checks WHERE uid = ?1")
+                .bind(id.as_bytes().as_slice())
+                .fetch_optional(&self.readers)
+                .await?;
+        row.as_ref().map(record).transpose()
+    }
+}
+
+impl Tx<'_> {
+    async fn begin_check(
+        &mut self,
+        id: GenerationId,
+        asked_for: bool,
+        lease: Duration,
+        now: Time,
+    ) -> Result<Option<Reading>, StoreError> {
+        let Some(stored) = self.by_id(id).await? else { return Ok(None) };
+        let due = stored.generation.watch.check_at.is_some_and(|at| at <= now);
+        if stored.generation.provider_id.is_none() || !(due || asked_for) {
+            return Ok(None);
+        }
+        let check = CheckId::fresh(now);
+        sqlx::query("INSERT INTO checks (uid, generation, sent_at) VALUES (?1, ?2, ?3)")
+            .bind(check.as_bytes().as_slice())
+            .bind(stored.row)
+            .bind(now.as_ms())
+            .execute(&mut *self.connection)
+            .await?;
+        // A read that was asked for on a settled generation makes nothing due.
+        let lease = due.then_some((now + lease).as_ms());
+        let rows =
+            sqlx::query("UPDATE generations SET checks = checks + 1, check_at = coalesce(?1, check_at) WHERE id = ?2")
+                .bind(lease)
+                .bind(stored.row)
+                .execute(&mut *self.connection)
+                .await?
+                .rows_affected();
+        expect_one(rows, "generations", stored.row)?;
+        Ok(Some(Reading { check, generation: stored.generation }))
+    }
+
+    async fn answer_check(&mut self, check: CheckId, told: &Told, now: Time) -> Result<(), StoreError> {
+        let answer = match told.answer {
+            Answer::Known(_) => "known",
+            Answer::NotFound => "not_found",
+            Answer::Paused { .. } => "paused",
+            Answer::Nothing => "nothing",
+        };
+        let rows = sqlx::query(
+            "UPDATE checks SET answered_at = ?1, answer = ?2, http_status = ?3, said = ?4, body = ?5 WHERE uid = ?6",
+        )
+        .bind(now.as_ms())
+        .bind(answer)
+        .bind(told.http_status)
+        .bind(&told.said)
+        .bind(told.body.get(..told.body.len().min(BODY_BYTES_MAX)))
+        .bind(check.as_bytes().as_slice())
+        .execute(&mut *self.connection)
+        .await?
+        .rows_affected();
+        expect_one(rows, "checks", 0)
+    }
+}
+
+fn due(row: &SqliteRow) -> Result<Due, StoreError> {
+    let uid: Vec<u8> = row.try_get("uid")?;
+    let id: i64 = row.try_get("id")?;
+    Ok(Due {
+        id: GenerationId::from_bytes(&uid).ok_or_else(|| super::rows::impossible("generations", "uid", id))?,
+        check_at: Time::from_ms(row.try_get("check_at")?),
+        expected_by: row.try_get::<Option<i64>, _>("expected_by")?.map(Time::from_ms),
+        price: row.try_get::<Option<i64>, _>("price_micros")?.map(Usd::from_micros),
+    })
+}
+
+/// Reads a row of `checks` as it is shown.
+pub(super) fn record(row: &SqliteRow) -> Result<CheckRecord, StoreError> {
+    let uid: Vec<u8> = row.try_get("uid")?;
+    let id: i64 = row.try_get("id")?;
+    Ok(CheckRecord {
+        id: CheckId::from_bytes(&uid).ok_or_else(|| super::rows::impossible("checks", "uid", id))?,
+        sent_at: Time::from_ms(row.try_get("sent_at")?),
+        answered_at: row.try_get::<Option<i64>, _>("answered_at")?.map(Time::from_ms),
+        answer: row.try_get("answer")?,
+        http_status: row.try_get("http_status")?,
+        said: row.try_get("said")?,
+    })
+}

@@ -1,0 +1,248 @@
+//! Generations: prepared, registered, amended by the user; read one by one and in lists.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::QueryBuilder;
+use sqlx::sqlite::Sqlite;
+
+use super::pages::{self, Filter, Page, Paging};
+use super::rows::{self, COLUMNS, Stored};
+use super::writer::Tx;
+use super::{Store, StoreError};
+use crate::domain::decision::Fact;
+use crate::domain::family::Family;
+use crate::domain::generation::{Details, Generation, Via};
+use crate::domain::id::{GenerationId, ProviderId};
+use crate::domain::schedule::Rules;
+use crate::domain::time::Time;
+
+/// A generation that was made ready to be bought.
+pub type Prepared = Generation;
+
+/// What came of a registration.
+#[derive(Clone, Debug)]
+pub enum Registered {
+    /// It was not known.
+    New(Generation),
+    /// It was known; gaps are filled.
+    Known(Generation),
+}
+
+/// What came of an amendment.
+#[derive(Clone, Debug)]
+pub enum Amended {
+    /// There is no such generation.
+    Unknown,
+    /// It would have overwritten these fields; nothing was changed.
+    Refused(Vec<&'static str>),
+    /// The provider's id belongs to another generation; nothing was changed.
+    Taken(GenerationId),
+    /// Done.
+    Done(Generation),
+}
+
+/// What came of a person's word that credits came back.
+#[derive(Clone, Debug)]
+pub enum Refund {
+    /// There is no such generation.
+    Unknown,
+    /// Nothing was charged, or there is a result, or it is not over yet.
+    NotDue(Generation),
+    /// Written down.
+    Confirmed(Generation),
+}
+
+impl Store {
+    /// Writes down a generation that is about to be bought.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it was not kept.
+    pub async fn prepare(
+        &self,
+        rules: &Arc<Rules>,
+        id: GenerationId,
+        family: &'static Family,
+        details: Details,
+        now: Time,
+    ) -> Result<Prepared, StoreError> {
+        let rules = Arc::clone(rules);
+        self.writer
+            .run(move |mut tx| {
+                Box::pin(async move {
+                    let new = Generation::new(id, family, Via::Api, now);
+                    let decision = rules.decide(&new, &Fact::Details(details), now);
+                    tx.insert(&decision, now).await?;
+                    Ok(decision.generation)
+                })
+            })
+            .await
+    }
+
+    /// Takes on a generation bought elsewhere, or fills the gaps of one that is known.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it was not kept.
+    pub async fn register(
+        &self,
+        rules: &Arc<Rules>,
+        family: &'static Family,
+        provider_id: ProviderId,
+        details: Details,
+        now: Time,
+    ) -> Result<Registered, StoreError> {
+        let rules = Arc::clone(rules);
+        let details = Details { provider_id: Some(provider_id.clone()), ..details };
+        self.writer
+            .run(move |mut tx| {
+                Box::pin(async move {
+                    if let Some(stored) = tx.by_provider_id(family, &provider_id).await? {
+                        let decision = tx.decide(&rules, &stored, &Fact::Details(details), now).await?;
+                        return Ok(Registered::Known(decision.generation));
+                    }
+                    let new = Generation::new(GenerationId::fresh(now), family, Via::Api, now);
+                    let decision = rules.decide(&new, &Fact::Details(details), now);
+                    tx.insert(&decision, now).await?;
+                    Ok(Registered::New(decision.generation))
+                })
+            })
+            .await
+    }
+
+    /// Adds facts to a known generation. All or nothing: what would overwrite is refused.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it was not kept.
+    pub async fn amend(
+        &self,
+        rules: &Arc<Rules>,
+        id: GenerationId,
+        details: Details,
+        author: String,
+        now: Time,
+    ) -> Result<Amended, StoreError> {
+        let rules = Arc::clone(rules);
+        self.writer.run(move |mut tx| Box::pin(async move { tx.amend(&rules, id, details, &author, now).await })).await
+    }
+
+    /// Writes down that a person saw the credits come back.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it was not kept.
+    pub async fn confirm_refund(
+        &self,
+        rules: &Arc<Rules>,
+        id: GenerationId,
+        author: String,
+        now: Time,
+    ) -> Result<Refund, StoreError> {
+        let rules = Arc::clone(rules);
+        self.writer
+            .run(move |mut tx| {
+                Box::pin(async move {
+                    let Some(stored) = tx.by_id(id).await? else { return Ok(Refund::Unknown) };
+                    let decision = tx.decide(&rules, &stored, &Fact::RefundConfirmed, now).await?;
+                    if !decision.refused.is_empty() {
+                        return Ok(Refund::NotDue(decision.generation));
+                    }
+                    if stored.generation.refunded_at.is_none() {
+                        tx.note(stored.row, now, &author, "confirmed that the credits came back").await?;
+                    }
+                    Ok(Refund::Confirmed(decision.generation))
+                })
+            })
+            .await
+    }
+
+    /// Tells every generation whose time has come that time has passed; at most `limit` of them. Tells how many.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it was not kept.
+    pub async fn turn(&self, rules: &Arc<Rules>, limit: u32, now: Time) -> Result<usize, StoreError> {
+        let rules = Arc::clone(rules);
+        self.writer.run(move |mut tx| Box::pin(async move { tx.turn(&rules, limit, now).await })).await
+    }
+
+    /// The generation of our id.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database cannot be read.
+    pub async fn generation(&self, id: GenerationId) -> Result<Option<Generation>, StoreError> {
+        let sql = format!("SELECT id, {COLUMNS} FROM generations WHERE uid = ?1");
+        let row =
+            sqlx::query(sqlx::AssertSqlSafe(sql)).bind(id.as_bytes().as_slice()).fetch_optional(&self.readers).await?;
+        Ok(row.as_ref().map(rows::read).transpose()?.map(|stored| stored.generation))
+    }
+
+    /// The newest generation of the provider's id, whatever its family.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database cannot be read.
+    pub async fn generation_of(&self, provider_id: &ProviderId) -> Result<Option<Generation>, StoreError> {
+        let sql = format!("SELECT id, {COLUMNS} FROM generations WHERE provider_id = ?1 ORDER BY id DESC LIMIT 1");
+        let row =
+            sqlx::query(sqlx::AssertSqlSafe(sql)).bind(provider_id.as_str()).fetch_optional(&self.readers).await?;
+        Ok(row.as_ref().map(rows::read).transpose()?.map(|stored| stored.generation))
+    }
+
+    /// A page of generations, newest first unless asked otherwise.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database cannot be read.
+    pub async fn generations(
+        &self,
+        filter: &Filter,
+        paging: &Paging,
+        now: Time,
+        refund_window: Duration,
+    ) -> Result<Page<Generation>, StoreError> {
+        let mut query = QueryBuilder::<Sqlite>::new(format!("SELECT id, {COLUMNS} FROM generations WHERE TRUE"));
+        filter.push(&mut query, now, refund_window);
+        pages::finish(&mut query, "id", paging);
+        let rows = query.build().fetch_all(&self.readers).await?;
+        pages::page(&rows, paging, |row| Ok(rows::read(row)?.generation))
+    }
+}
+
+impl Tx<'_> {
+    async fn amend(
+        &mut self,
+        rules: &Rules,
+        id: GenerationId,
+        details: Details,
+        author: &str,
+        now: Time,
+    ) -> Result<Amended, StoreError> {
+        let Some(stored) = self.by_id(id).await? else { return Ok(Amended::Unknown) };
+        if let Some(provider_id) = &details.provider_id {
+            let holder = self.by_provider_id(stored.generation.family, provider_id).await?;
+            if let Some(other) = holder.filter(|other| other.row != stored.row) {
+                return Ok(Amended::Taken(other.generation.id));
+            }
+        }
+        let fact = Fact::Details(details);
+        let refused = rules.decide(&stored.generation, &fact, now).refused;
+        if !refused.is_empty() {
+            return Ok(Amended::Refused(refused));
+        }
+        let decision = self.decide(rules, &stored, &fact, now).await?;
+        if stored.generation.provider_id != decision.generation.provider_id {
+            self.note(stored.row, now, author, "named the provider's generation").await?;
+        }
+        Ok(Amended::Done(decision.generation))
+    }
+
+    async fn turn(&mut self, rules: &Rules, limit: u32, now: Time) -> Result<usize, StoreError> {
+        let sql = format!("SELECT id, {COLUMNS} FROM generations WHERE turn_at <= ?1 ORDER BY turn_at LIMIT ?2");
+        let due = sqlx::query(sqlx::AssertSqlSafe(sql))
+            .bind(now.as_ms())
+            .bind(limit)
+            .fetch_all(&mut *self.connection)
+            .await?;
+        for row in &due {
+            let stored: Stored = rows::read(row)?;
+            self.decide(rules, &stored, &Fact::TimePassed, now).await?;
+        }
+        Ok(due.len())
+    }
+}

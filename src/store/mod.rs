@@ -1,0 +1,226 @@
+//! The database: the only part that knows it is SQLite. Opens, migrates, reads through a pool, writes through one writer.
+//!
+//! The rest of the code sees [`Store`] and values of `domain/`; another engine would be another `store/`. Never creates a
+//! database over a file it cannot read, and never opens the file but through SQLite (closing any other descriptor of it
+//! would drop SQLite's locks).
+
+mod checks;
+mod deliveries;
+mod generations;
+mod lock;
+mod pages;
+mod record;
+mod reports;
+mod retention;
+mod rows;
+mod timeline;
+mod writer;
+
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::{ConnectOptions, Connection};
+use tokio::sync::broadcast;
+
+pub use checks::{CheckRecord, Reading};
+pub use deliveries::{Arrival, Delivery, DeliveryFilter, Received, Recorded, Replay};
+pub use generations::{Amended, Prepared, Refund, Registered};
+pub use lock::{Lock, LockError};
+pub use pages::{Filter, Order, Page, Paging};
+pub use reports::{Counts, UnknownCode};
+pub use timeline::Entry;
+pub use writer::{Change, Writer};
+
+/// The oldest SQLite without the WAL-reset bug, which can lose or corrupt what was committed.
+const SQLITE_MIN: (u32, u32, u32) = (3, 51, 3);
+/// Connections that read; writes have their own.
+const READERS: u32 = 4;
+/// How long a statement waits for somebody else's lock.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// Changes a slow listener may lag behind before it is told to look again.
+const CHANGES_KEPT: usize = 4_096;
+
+/// Why the database could not do it. The text is for the operator; what a caller is told is decided in `http/problem.rs`.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum StoreError {
+    /// For now: locked, full, shutting down. The same may work later.
+    #[error("the database cannot take it now: {0}")]
+    Unavailable(String),
+    /// For good: a failed sync, a corrupt file. Nothing may be acknowledged any more.
+    #[error("the database is broken: {0}")]
+    Broken(String),
+    /// A row that cannot be: somebody else wrote it, or we have a bug.
+    #[error("impossible row: {0}")]
+    Impossible(String),
+    /// A statement failed.
+    #[error("database statement failed: {0}")]
+    Failed(String),
+}
+
+/// Why the database could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another process has it.
+    #[error(transparent)]
+    Locked(#[from] LockError),
+    /// The URL makes no sense.
+    #[error("database.url: {0}")]
+    Url(String),
+    /// The SQLite this was linked with has a bug that loses data.
+    #[error("SQLite {0} can lose committed data (WAL-reset bug); 3.51.3 or later is needed")]
+    Version(String),
+    /// SQLite could not open or migrate it.
+    #[error("cannot open the database {path}: {cause}. Nothing was created or changed; {hint}")]
+    Unusable {
+        /// Where it is.
+        path: PathBuf,
+        /// What SQLite said.
+        cause: String,
+        /// What to do.
+        hint: &'static str,
+    },
+}
+
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        let text = error.to_string();
+        match &error {
+            sqlx::Error::Database(database) => {
+                // SQLite's extended result codes: the low byte is the class.
+                match database.code().and_then(|code| code.parse::<u32>().ok()).map(|code| code & 0xff) {
+                    Some(5 | 6 | 13 | 8) => Self::Unavailable(text), // BUSY, LOCKED, FULL, READONLY
+                    Some(10 | 11 | 26) => Self::Broken(text),        // IOERR, CORRUPT, NOTADB
+                    _ => Self::Failed(text),
+                }
+            }
+            sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::WorkerCrashed | sqlx::Error::Io(_) => {
+                Self::Unavailable(text)
+            }
+            _ => Self::Failed(text),
+        }
+    }
+}
+
+/// The database, to be cloned freely.
+#[derive(Clone, Debug)]
+pub struct Store {
+    readers: SqlitePool,
+    writer: writer::Queue,
+    changes: broadcast::Sender<Change>,
+    _lock: Arc<Lock>,
+}
+
+impl Store {
+    /// Locks, opens, checks and migrates the database; creates it when there is none. The [`Writer`] has to be run for
+    /// anything to be written.
+    ///
+    /// # Errors
+    /// [`OpenError`] says which process holds it, or what is wrong with the file and what to do.
+    pub async fn open(url: &str) -> Result<(Self, Writer), OpenError> {
+        let options = options(url)?;
+        let path = options.get_filename().to_owned();
+        let lock = Arc::new(Lock::acquire(&path)?);
+        let unusable = |error: &dyn std::fmt::Display| OpenError::Unusable {
+            path: path.clone(),
+            cause: error.to_string(),
+            hint: "restore a backup, or move the file away to start empty",
+        };
+        let mut connection = options.connect().await.map_err(|error| unusable(&error))?;
+        check_version(&mut connection).await?;
+        sqlx::migrate!().run(&mut connection).await.map_err(|error| unusable(&error))?;
+        protect(&path);
+        let readers = SqlitePoolOptions::new()
+            .max_connections(READERS)
+            .acquire_timeout(BUSY_TIMEOUT)
+            .connect_lazy_with(options.clone().create_if_missing(false).pragma("query_only", "ON"));
+        let changes = broadcast::Sender::new(CHANGES_KEPT);
+        let (queue, writer) = writer::new(connection, changes.clone());
+        Ok((Self { readers, writer: queue, changes, _lock: lock }, writer))
+    }
+
+    /// Hears of every generation that changed, after its commit.
+    pub fn changes(&self) -> broadcast::Receiver<Change> {
+        self.changes.subscribe()
+    }
+
+    /// Whether the database takes writes right now: makes one.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it does not.
+    pub async fn ping(&self) -> Result<(), StoreError> {
+        self.writer.run(|_| Box::pin(async { Ok(()) })).await
+    }
+
+    /// Lets go of the reading connections; the writer ends when the last clone is dropped.
+    pub async fn close(&self) {
+        self.readers.close().await;
+    }
+}
+
+/// Writes a consistent copy of the database at `url` to `file`, while others use it.
+///
+/// # Errors
+/// When the file exists, cannot be written, or the copy does not pass SQLite's own check.
+pub async fn backup(url: &str, file: &Path) -> Result<(), OpenError> {
+    let options = options(url)?.create_if_missing(false);
+    let source = options.get_filename().to_owned();
+    let unusable = |error: &dyn std::fmt::Display| OpenError::Unusable {
+        path: source.clone(),
+        cause: error.to_string(),
+        hint: "check `database.url`",
+    };
+    if file.exists() {
+        return Err(OpenError::Url(format!("{} exists; backup does not overwrite", file.display())));
+    }
+    let target = file.to_str().ok_or_else(|| OpenError::Url(format!("{} is not valid UTF-8", file.display())))?;
+    let mut connection = options.connect().await.map_err(|error| unusable(&error))?;
+    let copied = sqlx::query("VACUUM INTO ?1").bind(target).execute(&mut connection).await;
+    copied.map_err(|error| unusable(&error))?;
+    connection.close().await.map_err(|error| unusable(&error))?;
+    protect(file);
+    let copy = SqliteConnectOptions::new().filename(file).read_only(true);
+    let mut connection = copy.connect().await.map_err(|error| unusable(&error))?;
+    let verdict: String = sqlx::query_scalar("PRAGMA integrity_check(1)")
+        .fetch_one(&mut connection)
+        .await
+        .map_err(|error| unusable(&error))?;
+    if verdict == "ok" { Ok(()) } else { Err(unusable(&format!("the copy is damaged: {verdict}"))) }
+}
+
+fn options(url: &str) -> Result<SqliteConnectOptions, OpenError> {
+    let options = SqliteConnectOptions::from_str(url).map_err(|error| OpenError::Url(error.to_string()))?;
+    Ok(options
+        .create_if_missing(true)
+        .journal_mode(SqliteJournalMode::Wal)
+        // An answered webhook survives power loss only when every commit is synced.
+        .synchronous(SqliteSynchronous::Full)
+        .foreign_keys(true)
+        .busy_timeout(BUSY_TIMEOUT)
+        .pragma("trusted_schema", "OFF")
+        .pragma("cell_size_check", "ON")
+        .pragma("temp_store", "MEMORY")
+        .pragma("journal_size_limit", "67108864")
+        .statement_cache_capacity(256)
+        .disable_statement_logging())
+}
+
+async fn check_version(connection: &mut sqlx::SqliteConnection) -> Result<(), OpenError> {
+    let version: String = sqlx::query_scalar("SELECT sqlite_version()")
+        .fetch_one(connection)
+        .await
+        .map_err(|error| OpenError::Version(error.to_string()))?;
+    let mut numbers = version.split('.').map(|number| number.parse::<u32>().unwrap_or(0));
+    let mut next = || numbers.next().unwrap_or(0);
+    if (next(), next(), next()) >= SQLITE_MIN { Ok(()) } else { Err(OpenError::Version(version)) }
+}
+
+/// The database holds prompts and result links: readable by its owner only. Best effort; some volumes have no modes.
+fn protect(path: &Path) {
+    use std::os::unix::fs::PermissionsExt;
+    if let Err(error) = std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)) {
+        tracing::warn!(%error, path = %path.display(), "cannot make the database private");
+    }
+}

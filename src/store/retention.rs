@@ -1,0 +1,57 @@
+//! What is removed after a while: raw bodies, and settled generations where the user wants that. Small batches only.
+
+use super::{Store, StoreError};
+use crate::domain::time::Time;
+
+impl Store {
+    /// Removes the raw bodies of at most `limit` deliveries that came before `before`; rows and hashes stay. Tells how many.
+    ///
+    /// # Errors
+    /// [`StoreError`] when nothing was removed.
+    pub async fn prune_bodies(&self, before: Time, limit: u32) -> Result<u64, StoreError> {
+        self.writer
+            .run(move |tx| {
+                Box::pin(async move {
+                    let pruned = sqlx::query(
+                        "UPDATE deliveries SET body = NULL WHERE id IN
+                         (SELECT id FROM deliveries WHERE body IS NOT NULL AND received_at < ?1
+                          ORDER BY received_at LIMIT ?2)",
+                    )
+                    .bind(before.as_ms())
+                    .bind(limit)
+                    .execute(&mut *tx.connection)
+                    .await?;
+                    Ok(pruned.rows_affected())
+                })
+            })
+            .await
+    }
+
+    /// Removes at most `limit` generations first known before `before`, with all that happened to them. One whose money is
+    /// open is never removed: only completed, refused, and failed ones past `refunds_before`. Tells how many.
+    ///
+    /// # Errors
+    /// [`StoreError`] when nothing was removed.
+    pub async fn prune_generations(&self, before: Time, refunds_before: Time, limit: u32) -> Result<u64, StoreError> {
+        self.writer
+            .run(move |tx| {
+                Box::pin(async move {
+                    let pruned = sqlx::query(
+                        "DELETE FROM generations WHERE id IN
+                         (SELECT id FROM generations
+                          WHERE created_at < ?1 AND check_at IS NULL AND attention IS NULL
+                            AND (status IN ('completed', 'rejected')
+                                 OR (status = 'failed' AND (refunded_at IS NOT NULL OR settled_at < ?2)))
+                          ORDER BY id LIMIT ?3)",
+                    )
+                    .bind(before.as_ms())
+                    .bind(refunds_before.as_ms())
+                    .bind(limit)
+                    .execute(&mut *tx.connection)
+                    .await?;
+                    Ok(pruned.rows_affected())
+                })
+            })
+            .await
+    }
+}

@@ -1,0 +1,254 @@
+//! Everything that happened to one generation, oldest first.
+
+use sqlx::Row;
+use sqlx::sqlite::SqliteRow;
+
+use super::checks::{self, CheckRecord};
+use super::{Store, StoreError};
+use crate::domain::generation::{Generation, Via};
+use crate::domain::id::{DeliveryId, EventId, GenerationId};
+use crate::domain::time::Time;
+
+/// One thing that happened.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Entry {
+    /// It was bought, or meant to be.
+    Submission {
+        /// When.
+        at: Time,
+        /// How it came to be known.
+        via: Via,
+        /// The provider's id, where known.
+        generation_id: Option<String>,
+        /// What it cost, where known.
+        price: Option<String>,
+    },
+    /// A webhook came.
+    Delivery {
+        /// When.
+        at: Time,
+        /// Which.
+        id: DeliveryId,
+        /// What became of it.
+        disposition: String,
+        /// Why it could not be read.
+        reason: Option<String>,
+        /// Length of its body.
+        body_bytes: i64,
+        /// The delivery it repeats.
+        replay_of: Option<DeliveryId>,
+    },
+    /// The provider was asked.
+    Check {
+        /// When it was sent.
+        at: Time,
+        /// Which.
+        id: String,
+        /// When it was answered.
+        answered_at: Option<Time>,
+        /// What kind of answer.
+        answer: Option<String>,
+        /// Its HTTP status.
+        http_status: Option<u16>,
+        /// In a few words.
+        said: Option<String>,
+    },
+    /// There was an outcome.
+    Outcome {
+        /// When it was learned.
+        at: Time,
+        /// More than one after a correction.
+        version: u32,
+        /// `completed` or `failed`.
+        status: String,
+        /// How it was learned.
+        source: String,
+        /// What vouches for it.
+        verification: String,
+        /// The result.
+        result_url: Option<String>,
+        /// The reason's code.
+        error_code: Option<String>,
+        /// The reason's text.
+        error_text: Option<String>,
+    },
+    /// The user's systems are told.
+    Event {
+        /// When it arose.
+        at: Time,
+        /// Which.
+        id: EventId,
+        /// Its type.
+        r#type: String,
+        /// Its number among this generation's events.
+        sequence: u32,
+        /// For `generation.attention`: why.
+        attention: Option<String>,
+    },
+    /// Somebody did something.
+    Note {
+        /// When.
+        at: Time,
+        /// Who: the API key's name.
+        author: String,
+        /// What.
+        text: String,
+    },
+}
+
+impl Entry {
+    /// When it happened.
+    pub fn at(&self) -> Time {
+        match self {
+            Self::Submission { at, .. }
+            | Self::Delivery { at, .. }
+            | Self::Check { at, .. }
+            | Self::Outcome { at, .. }
+            | Self::Event { at, .. }
+            | Self::Note { at, .. } => *at,
+        }
+    }
+
+    /// Of things at the same time: causes before what follows from them.
+    fn rank(&self) -> u8 {
+        match self {
+            Self::Submission { .. } => 0,
+            Self::Note { .. } => 1,
+            Self::Delivery { .. } => 2,
+            Self::Check { .. } => 3,
+            Self::Outcome { .. } => 4,
+            Self::Event { .. } => 5,
+        }
+    }
+}
+
+impl Store {
+    /// Everything that happened to a generation, oldest first.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database cannot be read.
+    pub async fn timeline(&self, generation: &Generation) -> Result<Vec<Entry>, StoreError> {
+        let mut entries = vec![Entry::Submission {
+            at: generation.began_at(),
+            via: generation.via,
+            generation_id: generation.provider_id.as_ref().map(ToString::to_string),
+            price: generation.price.map(|price| price.to_string()),
+        }];
+        let id = generation.id;
+        entries.extend(
+            self.entries(
+                id,
+                "SELECT id, uid, received_at, disposition, reason, body_bytes, replay_of FROM deliveries
+                 WHERE generation = (SELECT id FROM generations WHERE uid = ?1) ORDER BY id",
+                delivery,
+            )
+            .await?,
+        );
+        entries.extend(
+            self.entries(
+                id,
+                "SELECT id, uid, sent_at, answered_at, answer, http_status, said FROM checks
+                 WHERE generation = (SELECT id FROM generations WHERE uid = ?1) ORDER BY id",
+                |row| checks::record(row).map(check),
+            )
+            .await?,
+        );
+        entries.extend(
+            self.entries(
+                id,
+                "SELECT at, version, status, source, verification, result_url, error_code, error_text FROM outcomes
+                 WHERE generation = (SELECT id FROM generations WHERE uid = ?1) ORDER BY version",
+                outcome,
+            )
+            .await?,
+        );
+        entries.extend(
+            self.entries(
+                id,
+                "SELECT id, uid, at, kind, sequence, attention FROM events
+                 WHERE generation = (SELECT id FROM generations WHERE uid = ?1) ORDER BY sequence",
+                event,
+            )
+            .await?,
+        );
+        entries.extend(
+            self.entries(
+                id,
+                "SELECT at, author, text FROM notes
+                 WHERE generation = (SELECT id FROM generations WHERE uid = ?1) ORDER BY id",
+                note,
+            )
+            .await?,
+        );
+        entries.sort_by_key(|entry| (entry.at(), entry.rank()));
+        Ok(entries)
+    }
+
+    async fn entries(
+        &self,
+        id: GenerationId,
+        sql: &'static str,
+        read: impl Fn(&SqliteRow) -> Result<Entry, StoreError>,
+    ) -> Result<Vec<Entry>, StoreError> {
+        let rows = sqlx::query(sql).bind(id.as_bytes().as_slice()).fetch_all(&self.readers).await?;
+        rows.iter().map(read).collect()
+    }
+}
+
+fn delivery(row: &SqliteRow) -> Result<Entry, StoreError> {
+    let (uid, replay_of): (Vec<u8>, Option<Vec<u8>>) = (row.try_get("uid")?, row.try_get("replay_of")?);
+    let impossible = || super::rows::impossible("deliveries", "uid", 0);
+    Ok(Entry::Delivery {
+        at: Time::from_ms(row.try_get("received_at")?),
+        id: DeliveryId::from_bytes(&uid).ok_or_else(impossible)?,
+        disposition: row.try_get("disposition")?,
+        reason: row.try_get("reason")?,
+        body_bytes: row.try_get("body_bytes")?,
+        replay_of: replay_of.as_deref().and_then(DeliveryId::from_bytes),
+    })
+}
+
+fn check(record: CheckRecord) -> Entry {
+    Entry::Check {
+        at: record.sent_at,
+        id: record.id.to_string(),
+        answered_at: record.answered_at,
+        answer: record.answer,
+        http_status: record.http_status,
+        said: record.said,
+    }
+}
+
+fn outcome(row: &SqliteRow) -> Result<Entry, StoreError> {
+    Ok(Entry::Outcome {
+        at: Time::from_ms(row.try_get("at")?),
+        version: row.try_get("version")?,
+        status: row.try_get("status")?,
+        source: row.try_get("source")?,
+        verification: row.try_get("verification")?,
+        result_url: row.try_get("result_url")?,
+        error_code: row.try_get("error_code")?,
+        error_text: row.try_get("error_text")?,
+    })
+}
+
+fn event(row: &SqliteRow) -> Result<Entry, StoreError> {
+    let uid: Vec<u8> = row.try_get("uid")?;
+    let id: i64 = row.try_get("id")?;
+    Ok(Entry::Event {
+        at: Time::from_ms(row.try_get("at")?),
+        id: EventId::from_bytes(&uid).ok_or_else(|| super::rows::impossible("events", "uid", id))?,
+        r#type: row.try_get("kind")?,
+        sequence: row.try_get("sequence")?,
+        attention: row.try_get("attention")?,
+    })
+}
+
+fn note(row: &SqliteRow) -> Result<Entry, StoreError> {
+    Ok(Entry::Note {
+        at: Time::from_ms(row.try_get("at")?),
+        author: row.try_get("author")?,
+        text: row.try_get("text")?,
+    })
+}
