@@ -1,5 +1,15 @@
 //! recoup sees to it that nobody pays for an AI video and is left with nothing.
 
+pub mod app;
+pub mod cli;
 pub mod clock;
+pub mod config;
 pub mod domain;
+pub mod flow;
+pub mod http;
+pub mod provider;
+pub mod sandbox;
+pub mod secret;
 pub mod store;
+pub mod telemetry;
+pub mod worker;

@@ -3,7 +3,11 @@
 //! Adding a family is adding a row to [`FAMILIES`]. Rows hold what the provider's documentation says and nothing else;
 //! the section of provider.md stands beside each. No rule lives here.
 
+mod table;
+
 use std::time::Duration;
+
+pub use table::FAMILIES;
 
 /// What a family makes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,6 +71,8 @@ pub struct Family {
     pub path: &'static str,
     /// The name for people: `Kling O3 video`.
     pub title: &'static str,
+    /// The model the provider takes when a request names none, where that is documented.
+    pub default_model: Option<&'static str>,
     /// What it makes.
     pub medium: Medium,
     /// The field of submit answers, webhooks and status answers that holds the provider's id.
@@ -83,7 +89,7 @@ pub struct Family {
     pub duration_form: DurationForm,
     /// The duration the provider takes when a request names none, in seconds; `None` where it has none or says nothing.
     pub default_duration: Option<u32>,
-    /// The models; the first is the one the provider takes when a request names none.
+    /// The models; for a family without a `model` field one row in the family's own word.
     pub models: &'static [Model],
     /// The provider fails a generation by itself after this; `None` where undocumented (the configured limit applies).
     pub hard_limit: Option<Duration>,
@@ -126,51 +132,56 @@ const fn seconds(from: u64, to: u64) -> Expected {
     Expected { from: Duration::from_secs(from), to: Duration::from_secs(to) }
 }
 
-/// Five attempts, 30 seconds apart (provider.md section 4).
-const LINEAR: &[Duration] = &[Duration::from_secs(30); 4];
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
 
-/// Every documented family, Kling O3 video first.
-pub static FAMILIES: &[Family] = &[
-    // provider.md sections 2 to 5
-    Family {
-        path: "kling/o3-video",
-        title: "Kling O3 video",
-        medium: Medium::Video,
-        id_field: "generation_id",
-        result_field: "video_url",
-        reason_field: "message",
-        reason_in_status: false,
-        price_in_answer: true,
-        duration_form: DurationForm::Text,
-        default_duration: Some(5),
-        models: &[
-            Model {
-                name: "kling_o3",
-                resolution: Some("720p"),
-                offers: &[
-                    Offer { seconds: 5, expected: seconds(120, 180) },
-                    Offer { seconds: 10, expected: seconds(180, 300) },
-                    Offer { seconds: 15, expected: seconds(300, 420) },
-                ],
-                expected: seconds(120, 420),
-                relative_cost: Some("1"),
-                use_for: "Social media and previews: faster and cheaper.",
-            },
-            Model {
-                name: "kling_o3_pro",
-                resolution: Some("1080p"),
-                offers: &[
-                    // 30 to 50 % longer than standard (section 3)
-                    Offer { seconds: 5, expected: seconds(156, 270) },
-                    Offer { seconds: 10, expected: seconds(234, 450) },
-                    Offer { seconds: 15, expected: seconds(390, 630) },
-                ],
-                expected: seconds(156, 630),
-                relative_cost: Some("about 2"),
-                use_for: "Professional use: higher quality, 30 to 50 % slower.",
-            },
-        ],
-        hard_limit: Some(Duration::from_mins(15)),
-        webhook_pauses: LINEAR,
-    },
-];
+    use super::*;
+
+    #[test]
+    fn the_table_makes_sense() {
+        let mut paths = HashSet::new();
+        assert_eq!(FAMILIES[0].path, "kling/o3-video");
+        for family in FAMILIES {
+            assert!(paths.insert(family.path), "{} stands twice", family.path);
+            assert_eq!(Family::of(family.path), Some(family));
+            assert!(!family.models.is_empty(), "{} has no model", family.path);
+            assert!(!family.webhook_pauses.is_empty(), "{}", family.path);
+            for model in family.models {
+                assert!(model.expected.from <= model.expected.to, "{}", model.name);
+                assert_eq!(family.model(model.name), Some(model), "{} stands twice", model.name);
+                for offer in model.offers {
+                    assert!(offer.expected.from <= offer.expected.to, "{}", model.name);
+                    assert!(offer.expected.to <= model.expected.to, "{}", model.name);
+                }
+            }
+            if let Some(seconds) = family.default_duration {
+                let offers = family
+                    .default_model
+                    .and_then(|name| family.model(name))
+                    .map_or([].as_slice(), |model| model.offers);
+                assert!(offers.iter().any(|offer| offer.seconds == seconds), "{}", family.path);
+            }
+        }
+    }
+
+    #[test]
+    fn o3_video_is_expected_as_the_provider_says() {
+        let o3 = Family::of("kling/o3-video").unwrap();
+        for (model, duration, from, to) in [
+            ("kling_o3", 5, 120, 180),
+            ("kling_o3", 10, 180, 300),
+            ("kling_o3", 15, 300, 420),
+            ("kling_o3_pro", 5, 156, 270),
+            ("kling_o3_pro", 10, 234, 450),
+            ("kling_o3_pro", 15, 390, 630),
+        ] {
+            assert_eq!(o3.expected(Some(model), Some(duration)), seconds(from, to), "{model} {duration}");
+        }
+        for (model, duration) in
+            [(None, None), (Some("kling_o3"), None), (Some("other"), Some(5)), (Some("kling_o3"), Some(7))]
+        {
+            assert_eq!(o3.expected(model, duration).to, Duration::from_secs(630), "{model:?} {duration:?}");
+        }
+    }
+}

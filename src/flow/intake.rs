@@ -65,7 +65,11 @@ impl Intake {
         let notice = Notice::parse(&body);
         if let Ok(Notice { word: Word::Unknown(word), .. }) = &notice {
             metrics::counter!("recoup_webhook_unknown_status_total", "family" => family.path).increment(1);
-            tracing::warn!(family = family.path, status_word = word, "a status word we do not know, taken as still running");
+            tracing::warn!(
+                family = family.path,
+                status_word = word,
+                "a status word we do not know, taken as still running"
+            );
         }
         self.take_in(Arrival { family, reference, notice, body, replay_of: None }).await
     }

@@ -158,7 +158,7 @@ mod tests {
     use super::*;
 
     fn headers(retry_after: &str) -> HeaderMap {
-        HeaderMap::from_iter([(RETRY_AFTER, retry_after.parse().unwrap())])
+        [(RETRY_AFTER, retry_after.parse().unwrap())].into_iter().collect()
     }
 
     #[test]

@@ -84,6 +84,7 @@ pub enum OpenError {
     },
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "sqlx adds variants; all but these few are our own mistakes")]
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
         let text = error.to_string();
@@ -152,11 +153,6 @@ impl Store {
     /// [`StoreError`] when it does not.
     pub async fn ping(&self) -> Result<(), StoreError> {
         self.writer.run(|_| Box::pin(async { Ok(()) })).await
-    }
-
-    /// Lets go of the reading connections; the writer ends when the last clone is dropped.
-    pub async fn close(&self) {
-        self.readers.close().await;
     }
 }
 

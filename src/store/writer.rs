@@ -150,11 +150,7 @@ impl Writer {
         self.connection.close().await.map_err(StoreError::from)
     }
 
-    async fn commit(
-        &mut self,
-        group: &mut [Box<dyn Command>],
-        changed: &mut Vec<Change>,
-    ) -> Result<(), StoreError> {
+    async fn commit(&mut self, group: &mut [Box<dyn Command>], changed: &mut Vec<Change>) -> Result<(), StoreError> {
         let mut transaction = self.connection.begin_with("BEGIN IMMEDIATE").await?;
         for command in group {
             let before = changed.len();

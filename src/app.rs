@@ -1,0 +1,192 @@
+//! Wiring only: a configuration, listeners and a clock become a running service.
+
+use std::io;
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::Clock;
+use crate::config::{Config, Scope};
+use crate::domain::callback::CallbackKeys;
+use crate::flow::intake::Intake;
+use crate::flow::reconcile::{Asks, Reconciler};
+use crate::http::server::{self, Limits};
+use crate::http::{self, Api, ApiKeys, AppState, Gate, Parts};
+use crate::provider::{ClientError, ProviderClient};
+use crate::store::{OpenError, Store, StoreError};
+use crate::telemetry;
+use crate::worker::retention::Retention;
+use crate::worker::sweep::{Sweeper, Swept};
+use crate::worker::{Tasks, retention};
+
+/// What the workers may take to end after the last request has.
+const SHUTDOWN_MARGIN: Duration = Duration::from_secs(35);
+
+/// The service could not be built.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// The database cannot be used.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// It can be opened and not read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The HTTP client cannot be made.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// An address cannot be listened on.
+    #[error("cannot listen on {address}: {cause}")]
+    Listen {
+        /// Which.
+        address: String,
+        /// What the system said.
+        cause: io::Error,
+    },
+}
+
+/// Where the service listens.
+#[derive(Debug)]
+pub struct Listeners {
+    /// For everybody; for webhooks only when there is an admin listener.
+    pub public: TcpListener,
+    /// For everything else.
+    pub admin: Option<TcpListener>,
+}
+
+impl Listeners {
+    /// Binds what the configuration names.
+    ///
+    /// # Errors
+    /// [`BuildError::Listen`] names the address.
+    pub fn bind(config: &Config) -> Result<Self, BuildError> {
+        let bind = |address: std::net::SocketAddr| {
+            TcpListener::bind(address).map_err(|cause| BuildError::Listen { address: address.to_string(), cause })
+        };
+        Ok(Self { public: bind(config.server.listen)?, admin: config.server.admin_listen.map(bind).transpose()? })
+    }
+}
+
+/// A service that runs.
+#[derive(Debug)]
+pub struct App {
+    tasks: Tasks,
+    store: Store,
+    sweeper: watch::Receiver<Swept>,
+    /// How long stopping may take in all.
+    patience: Duration,
+}
+
+impl App {
+    /// Opens the database, starts the workers and the listeners. Runs until `stop` or until a part of it dies.
+    ///
+    /// # Errors
+    /// [`BuildError`] says what could not be built.
+    pub async fn start(
+        config: &Config,
+        listeners: Listeners,
+        clock: Arc<dyn Clock>,
+        stop: CancellationToken,
+    ) -> Result<Self, BuildError> {
+        let metrics = telemetry::metrics();
+        let (store, writer) = Store::open(&config.database.url).await?;
+        let tasks = Tasks::new(stop.clone());
+        tasks.spawn("writer", writer.run());
+
+        let rules = Arc::new(config.rules());
+        let timeout = config.provider.request_timeout.0;
+        let provider = ProviderClient::new(&config.provider.base_url, config.provider.api_key.clone(), timeout)?;
+        let per_minute = config.provider.status_checks_per_minute;
+        let reconciler =
+            Reconciler::new(store.clone(), provider, Arc::clone(&rules), Arc::clone(&clock), per_minute, timeout)
+                .await?;
+        let reconciler = Arc::new(reconciler);
+        let budget = Arc::clone(reconciler.budget());
+        let (asks, asked) = Asks::channel();
+        let sweeper = Sweeper::new(reconciler, store.clone(), Arc::clone(&clock), config.reconcile.enabled, asked);
+        let swept = sweeper.status();
+        tasks.spawn("sweeper", sweeper.run(stop.clone()));
+        let kept = Retention {
+            payloads: config.retention.payloads.0,
+            generations: config.retention.generations.0,
+            refund_window: rules.refund_window,
+        };
+        tasks.spawn("retention", retention::run(kept, store.clone(), Arc::clone(&clock), stop.clone()));
+
+        let keys = CallbackKeys::new(config.webhook.secrets.iter().map(crate::secret::Secret::expose));
+        let state = AppState {
+            intake: Intake {
+                store: store.clone(),
+                rules: Arc::clone(&rules),
+                keys: keys.clone(),
+                clock: Arc::clone(&clock),
+            },
+            api: Api {
+                store: store.clone(),
+                rules,
+                keys,
+                public_url: config.server.public_url.to_string(),
+                clock,
+                stop: stop.clone(),
+            },
+            gate: gate(config),
+            asks,
+            api_keys: api_keys(config),
+            parts: Parts { budget, sweeper: swept.clone(), metrics, metrics_open: listeners.admin.is_some() },
+        };
+        listen(&tasks, config, listeners, &state, &stop);
+        let patience = config.server.shutdown_timeout.0 + SHUTDOWN_MARGIN;
+        Ok(Self { tasks, store, sweeper: swept, patience })
+    }
+
+    /// What the sweeper does, for tests to wait on.
+    pub fn sweeper(&self) -> watch::Receiver<Swept> {
+        self.sweeper.clone()
+    }
+
+    /// Waits until the service has stopped: told to, or because a part of it died.
+    ///
+    /// # Errors
+    /// What died.
+    pub async fn stopped(self) -> Result<(), String> {
+        let Self { tasks, store, sweeper, patience } = self;
+        tasks.stop().cancelled().await;
+        // The writer ends when the last handle is gone; the listeners and workers let go of theirs as they end.
+        drop((store, sweeper));
+        match tokio::time::timeout(patience, tasks.ended()).await {
+            Ok(()) => tasks.failure().map_or(Ok(()), Err),
+            Err(_) => Err(tasks.failure().unwrap_or_else(|| "some requests did not end in time".to_owned())),
+        }
+    }
+}
+
+fn listen(tasks: &Tasks, config: &Config, listeners: Listeners, state: &AppState, stop: &CancellationToken) {
+    let limits = Limits {
+        connections_max: usize::try_from(config.server.max_connections).unwrap_or(usize::MAX),
+        shutdown_timeout: config.server.shutdown_timeout.0,
+    };
+    let public = match listeners.admin {
+        None => http::whole_router(state),
+        Some(admin) => {
+            tasks.spawn("admin listener", server::serve(admin, http::admin_router(state), limits, stop.clone()));
+            http::public_router(state)
+        }
+    };
+    tasks.spawn("listener", server::serve(listeners.public, public, limits, stop.clone()));
+}
+
+fn gate(config: &Config) -> Gate {
+    Gate {
+        body_bytes_max: usize::try_from(config.webhook.max_body.as_u64()).unwrap_or(usize::MAX),
+        allow_ips: config.webhook.allow_ips.as_slice().into(),
+        trusted_proxies: config.webhook.trusted_proxies.as_slice().into(),
+    }
+}
+
+fn api_keys(config: &Config) -> ApiKeys {
+    let one = (!config.api.key.is_empty()).then(|| ("api.key", config.api.key.expose(), Scope::ALL.as_slice()));
+    let named = config.api.keys.iter().map(|key| (key.name.as_str(), key.secret.expose(), key.scopes.as_slice()));
+    ApiKeys::new(one.into_iter().chain(named))
+}

@@ -1,0 +1,164 @@
+//! The command line: one file per command. The only place of anyhow, and the only one that prints.
+//!
+//! Exit code 0 on success, 2 on bad usage or configuration, 75 when another process holds the database, 1 otherwise.
+
+mod backup;
+mod callback_url;
+mod config;
+mod demo;
+mod health;
+mod init;
+mod sandbox;
+mod serve;
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::app::BuildError;
+use crate::config::{Config, ConfigError, Loaded};
+use crate::store::OpenError;
+
+/// Bad usage or configuration.
+const EXIT_USAGE: u8 = 2;
+/// Somebody else holds the database (`EX_TEMPFAIL` of sysexits.h).
+const EXIT_LOCKED: u8 = 75;
+
+/// Nobody pays for an AI video and is left with nothing.
+#[derive(Debug, Parser)]
+#[command(version, about, propagate_version = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the service until SIGINT or SIGTERM
+    Serve(ConfigArgument),
+    /// Write a config file with fresh random secrets
+    Init(ConfigArgument),
+    /// Watch lost videos come back: the whole thing on loopback, with a simulated provider
+    Demo(demo::Arguments),
+    /// Run the simulated provider alone, for your own tests
+    Sandbox(sandbox::Arguments),
+    /// Look at the configuration
+    #[command(subcommand)]
+    Config(config::Command),
+    /// Print the standing callback URL of a family
+    CallbackUrl(callback_url::Arguments),
+    /// Write a consistent copy of the database while the service runs
+    Backup(backup::Arguments),
+    /// Exit 0 when the service is ready: for container health checks
+    Health(health::Arguments),
+}
+
+/// Which configuration.
+#[derive(Debug, Clone, clap::Args)]
+struct ConfigArgument {
+    /// The config file; by default the one in `$RECOUP_CONFIG`, else config.toml if there is one
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+impl ConfigArgument {
+    fn load(&self) -> Result<Loaded, ConfigError> {
+        load(self.config.as_deref())
+    }
+}
+
+fn load(file: Option<&Path>) -> Result<Loaded, ConfigError> {
+    let text = |value: std::ffi::OsString| value.to_string_lossy().into_owned();
+    Config::load(file, std::env::vars_os().map(|(name, value)| (text(name), text(value))))
+}
+
+/// Runs the command the process was started with.
+pub fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // A closed pipe is no reason to fail.
+            drop(error.print());
+            return ExitCode::from(if error.use_stderr() { EXIT_USAGE } else { 0 });
+        }
+    };
+    match run(arguments.command) {
+        Ok(code) => code,
+        Err(error) => {
+            complain(&error);
+            ExitCode::from(exit_code(&error))
+        }
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Serve(arguments) => block_on(serve::run(arguments)),
+        Command::Init(arguments) => init::run(arguments.config.as_deref()),
+        Command::Demo(arguments) => block_on(demo::run(arguments)),
+        Command::Sandbox(arguments) => block_on(sandbox::run(arguments)),
+        Command::Config(command) => config::run(command),
+        Command::CallbackUrl(arguments) => callback_url::run(&arguments),
+        Command::Backup(arguments) => block_on(backup::run(arguments)),
+        Command::Health(arguments) => block_on(health::run(arguments)),
+    }
+}
+
+fn block_on(work: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow::Result<ExitCode> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(work)
+}
+
+/// Writes the whole chain of causes; never a backtrace.
+fn complain(error: &anyhow::Error) {
+    let chain: Vec<String> = error.chain().map(ToString::to_string).collect();
+    // `thiserror`'s transparent variants repeat themselves.
+    let mut told: Vec<&str> = Vec::new();
+    for text in &chain {
+        if told.last().is_none_or(|last| !last.contains(text.as_str())) {
+            told.push(text);
+        }
+    }
+    drop(writeln!(std::io::stderr(), "error: {}", told.join(": ")));
+}
+
+fn exit_code(error: &anyhow::Error) -> u8 {
+    let locked = |error: &OpenError| matches!(error, OpenError::Locked(_));
+    if error.downcast_ref::<ConfigError>().is_some() {
+        EXIT_USAGE
+    } else if let Some(BuildError::Open(OpenError::Url(_))) = error.downcast_ref() {
+        EXIT_USAGE
+    } else if let Some(BuildError::Open(open)) = error.downcast_ref()
+        && locked(open)
+    {
+        EXIT_LOCKED
+    } else {
+        1
+    }
+}
+
+/// Prints a line; a closed pipe ends the command quietly.
+fn say(line: impl std::fmt::Display) -> anyhow::Result<()> {
+    match writeln!(std::io::stdout(), "{line}") {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        result => Ok(result?),
+    }
+}
+
+/// Prints a line beside the result.
+fn remark(line: impl std::fmt::Display) {
+    drop(writeln!(std::io::stderr(), "{line}"));
+}
+
+/// Ends when the process is told to stop.
+async fn told_to_stop() -> std::io::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}

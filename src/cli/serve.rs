@@ -1,0 +1,47 @@
+//! `recoup serve`: the service, until told to stop.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::bail;
+use tokio_util::sync::CancellationToken;
+
+use super::{ConfigArgument, told_to_stop};
+use crate::app::{App, Listeners};
+use crate::clock::SystemClock;
+use crate::config::Loaded;
+use crate::telemetry;
+
+pub(super) async fn run(arguments: ConfigArgument) -> anyhow::Result<ExitCode> {
+    let Loaded { config, file, warnings } = arguments.load()?;
+    config.require_for_serve()?;
+    telemetry::log(&config.log);
+    for warning in warnings {
+        tracing::warn!(warning, "configuration");
+    }
+    let stop = CancellationToken::new();
+    let listeners = Listeners::bind(&config)?;
+    let address = listeners.public.local_addr()?;
+    let admin = listeners.admin.as_ref().and_then(|admin| admin.local_addr().ok());
+    let app = App::start(&config, listeners, Arc::new(SystemClock::new()), stop.clone()).await?;
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"), %address, admin = admin.map(tracing::field::display),
+        config = file.map(|file| file.display().to_string()), database = config.database.url, "recoup is running"
+    );
+    let stopped = app.stopped();
+    tokio::pin!(stopped);
+    tokio::select! {
+        told = told_to_stop() => {
+            told?;
+            tracing::info!("stopping: finishing what is in flight");
+            stop.cancel();
+        }
+        died = &mut stopped => {
+            died.map_err(anyhow::Error::msg)?;
+            bail!("the service stopped by itself");
+        }
+    }
+    stopped.await.map_err(anyhow::Error::msg)?;
+    tracing::info!("stopped");
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,418 @@
+//! The configuration: sections with their defaults (contract section 3).
+//!
+//! `load.rs` merges defaults, file and environment; `validate.rs` refuses what cannot be. Nothing here touches the network.
+
+mod load;
+mod validate;
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+use url::Url;
+
+pub use load::{ConfigError, Loaded};
+
+use crate::domain::schedule;
+use crate::secret::Secret;
+
+/// Everything that can be configured.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Listeners.
+    pub server: Server,
+    /// Where everything is kept.
+    pub database: Database,
+    /// The provider.
+    pub provider: Provider,
+    /// Webhooks in.
+    pub webhook: Webhook,
+    /// Keys of our API.
+    pub api: ApiSection,
+    /// The gateway.
+    pub gateway: Gateway,
+    /// Asking about what is open.
+    pub reconcile: Reconcile,
+    /// Telling the user's systems.
+    pub events: Events,
+    /// What is removed when.
+    pub retention: RetentionSection,
+    /// Expected times: family, model, seconds, from and to.
+    pub expected: BTreeMap<String, BTreeMap<String, BTreeMap<String, [Span; 2]>>>,
+    /// Logging.
+    pub log: Log,
+}
+
+/// `[server]`
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Server {
+    /// Where to listen.
+    pub listen: SocketAddr,
+    /// Where the provider reaches us; callback URLs start with it.
+    pub public_url: Url,
+    /// When set, everything but webhooks and `/livez` is served there only.
+    #[serde(with = "optional_address")]
+    pub admin_listen: Option<SocketAddr>,
+    /// Connections at the same time.
+    pub max_connections: u32,
+    /// How long requests under way may take when stopping.
+    pub shutdown_timeout: Span,
+}
+
+/// `[database]`
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Database {
+    /// `sqlite://FILE`; created when missing.
+    pub url: String,
+}
+
+/// `[provider]`
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Provider {
+    /// Where the provider is; its key is sent nowhere else.
+    pub base_url: Url,
+    /// The key of the provider's API.
+    pub api_key: Secret,
+    /// Time limit of one request.
+    pub request_timeout: Span,
+    /// Our budget of status reads, for all families together.
+    pub status_checks_per_minute: u32,
+}
+
+/// `[webhook]`
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Webhook {
+    /// HMAC keys of callback URLs: the first signs, all are accepted.
+    pub secrets: Vec<Secret>,
+    /// Whether the provider is asked before a webhook is believed.
+    pub confirm: Confirm,
+    /// Longest body.
+    pub max_body: ByteSize,
+    /// Networks webhooks may come from; empty means any.
+    pub allow_ips: Vec<IpNet>,
+    /// Networks of proxies whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Vec<IpNet>,
+}
+
+/// `[api]`
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ApiSection {
+    /// One key that may do everything.
+    pub key: Secret,
+    /// Named keys.
+    pub keys: Vec<ApiKey>,
+}
+
+/// `[[api.keys]]`
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct ApiKey {
+    /// Its name: shown in notes and logs.
+    pub name: String,
+    /// The key itself.
+    pub secret: Secret,
+    /// What it may do.
+    pub scopes: Vec<Scope>,
+}
+
+/// What an API key may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Scope {
+    /// Look.
+    Read,
+    /// Register and buy.
+    Submit,
+    /// Check, replay, confirm.
+    Operate,
+}
+
+impl Scope {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Read, Self::Submit, Self::Operate];
+
+    /// The word in the configuration.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Submit => "submit",
+            Self::Operate => "operate",
+        }
+    }
+}
+
+/// `[gateway]`
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Gateway {
+    /// Longest purchase.
+    pub max_body: ByteSize,
+}
+
+/// `[reconcile]`
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Reconcile {
+    /// Whether anything is asked by itself.
+    pub enabled: bool,
+    /// After the expected time, before the first check.
+    pub grace: Span,
+    /// How long the provider keeps retrying a delivery.
+    pub webhook_retry_window: Span,
+    /// The provider fails a generation by itself after this.
+    pub hard_limit: Span,
+    /// How long a refund may take.
+    pub refund_window: Span,
+    /// After a check that says still running; the last repeats.
+    pub recheck: Vec<Span>,
+    /// Past the hard limit: the first for an hour, then the second.
+    pub stuck_recheck: Vec<Span>,
+    /// Three answers "not found" this far apart are believed.
+    pub not_found_recheck: Span,
+    /// When a generation is given up.
+    pub give_up_after: Span,
+}
+
+/// `[events]`
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Events {
+    /// Pauses between the attempts of one event.
+    pub retry_schedule: Vec<Span>,
+    /// Whether an endpoint may be on a private or loopback address.
+    pub allow_private_addresses: bool,
+    /// Where outcomes are sent.
+    pub endpoints: Vec<Endpoint>,
+}
+
+/// `[[events.endpoints]]`
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Endpoint {
+    /// Where.
+    pub url: Url,
+    /// Standard Webhooks secret.
+    #[serde(default)]
+    pub secret: Secret,
+    /// Several of them during a rotation.
+    #[serde(default)]
+    pub secrets: Vec<Secret>,
+    /// Which events; `generation.*` means all of them.
+    #[serde(default = "Endpoint::all_types")]
+    pub types: Vec<String>,
+}
+
+impl Endpoint {
+    fn all_types() -> Vec<String> {
+        vec!["generation.*".to_owned()]
+    }
+}
+
+/// `[retention]`
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RetentionSection {
+    /// Raw bodies; rows and hashes stay.
+    pub payloads: Span,
+    /// Settled generations; zero keeps them for ever.
+    pub generations: Span,
+}
+
+/// `[log]`
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Log {
+    /// How lines look.
+    pub format: LogFormat,
+    /// What is logged: a level, or directives as `RUST_LOG` knows them.
+    pub level: String,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    /// Text on a terminal, else JSON.
+    #[default]
+    Auto,
+    /// For people.
+    Text,
+    /// For programs.
+    Json,
+}
+
+/// See [`schedule::Confirm`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Confirm {
+    /// Every authentic webhook is believed.
+    Never,
+    /// Those that came by a standing URL are confirmed.
+    #[default]
+    Untrusted,
+    /// All are confirmed.
+    Always,
+}
+
+impl From<Confirm> for schedule::Confirm {
+    fn from(confirm: Confirm) -> Self {
+        match confirm {
+            Confirm::Never => Self::Never,
+            Confirm::Untrusted => Self::Untrusted,
+            Confirm::Always => Self::Always,
+        }
+    }
+}
+
+/// A duration written as `"30s"`, `"2m30s"`, `"250ms"`, `"24h"`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Span(pub Duration);
+
+impl Span {
+    const fn seconds(seconds: u64) -> Self {
+        Self(Duration::from_secs(seconds))
+    }
+}
+
+impl Serialize for Span {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&humantime::format_duration(self.0).to_string().replace(' ', ""))
+    }
+}
+
+impl<'de> Deserialize<'de> for Span {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        humantime::parse_duration(&text).map(Self).map_err(|_| {
+            serde::de::Error::custom(format!(
+                "{text:?} is not a duration; write it like \"250ms\", \"30s\", \"2m30s\", \"24h\""
+            ))
+        })
+    }
+}
+
+/// An address, or an empty text for none.
+mod optional_address {
+    use std::net::SocketAddr;
+
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    #[expect(clippy::ref_option, reason = "serde's signature")]
+    pub(super) fn serialize<S: Serializer>(address: &Option<SocketAddr>, serializer: S) -> Result<S::Ok, S::Error> {
+        match address {
+            Some(address) => serializer.collect_str(address),
+            None => serializer.serialize_str(""),
+        }
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<SocketAddr>, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        if text.is_empty() {
+            return Ok(None);
+        }
+        text.parse()
+            .map(Some)
+            .map_err(|_| serde::de::Error::custom(format!("{text:?} is not an address like 127.0.0.1:9090")))
+    }
+}
+
+/// A URL that is known to be one.
+#[expect(clippy::expect_used, reason = "constants; a test makes the defaults")]
+fn url(text: &'static str) -> Url {
+    Url::parse(text).expect("a constant URL")
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080),
+            public_url: url("http://127.0.0.1:8080"),
+            admin_listen: None,
+            max_connections: 1_024,
+            shutdown_timeout: Span::seconds(25),
+        }
+    }
+}
+
+impl Default for Database {
+    fn default() -> Self {
+        Self { url: "sqlite://recoup.db".to_owned() }
+    }
+}
+
+impl Default for Provider {
+    fn default() -> Self {
+        Self {
+            base_url: url("https://platform.runblob.io"),
+            api_key: Secret::default(),
+            request_timeout: Span::seconds(30),
+            status_checks_per_minute: 48,
+        }
+    }
+}
+
+impl Default for Webhook {
+    fn default() -> Self {
+        Self {
+            secrets: Vec::new(),
+            confirm: Confirm::Untrusted,
+            max_body: ByteSize::kib(64),
+            allow_ips: Vec::new(),
+            trusted_proxies: Vec::new(),
+        }
+    }
+}
+
+impl Default for Gateway {
+    fn default() -> Self {
+        Self { max_body: ByteSize::mib(80) }
+    }
+}
+
+impl Default for Reconcile {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            grace: Span::seconds(30),
+            webhook_retry_window: Span::seconds(150),
+            hard_limit: Span::seconds(15 * 60),
+            refund_window: Span::seconds(5 * 60),
+            recheck: [15, 30, 60].map(Span::seconds).to_vec(),
+            stuck_recheck: [5 * 60, 60 * 60].map(Span::seconds).to_vec(),
+            not_found_recheck: Span::seconds(60),
+            give_up_after: Span::seconds(24 * 60 * 60),
+        }
+    }
+}
+
+impl Default for Events {
+    fn default() -> Self {
+        let hour = 60 * 60;
+        Self {
+            retry_schedule: [5, 30, 2 * 60, 10 * 60, hour, 6 * hour, 24 * hour].map(Span::seconds).to_vec(),
+            allow_private_addresses: false,
+            endpoints: Vec::new(),
+        }
+    }
+}
+
+impl Default for RetentionSection {
+    fn default() -> Self {
+        Self { payloads: Span::seconds(30 * 24 * 60 * 60), generations: Span::seconds(0) }
+    }
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { format: LogFormat::Auto, level: "info".to_owned() }
+    }
+}

@@ -1,0 +1,179 @@
+//! `/v1/error-codes` and `/v1/models`: what the provider's words mean, and what it offers.
+
+use axum::extract::{Path, State};
+use axum::routing::get;
+use axum::{Json, Router};
+use serde::Serialize;
+
+use super::auth::MayRead;
+use super::extract::Query;
+use super::problem::Problem;
+use super::view::ListView;
+use super::{Api, AppState};
+use crate::domain::error_code::{Appears, ERROR_CODES, ErrorCode, UNKNOWN_DESCRIPTION, UNKNOWN_SOLUTION};
+use crate::domain::family::{Expected, FAMILIES, Family, Medium, Model};
+use crate::domain::schedule::ExpectedTimes;
+use crate::store::UnknownCode;
+
+/// A code of the catalogue, or one that was seen and is not in it.
+#[derive(Debug, Serialize)]
+struct CodeView {
+    code: String,
+    known: bool,
+    category: Option<&'static str>,
+    description: &'static str,
+    solution: &'static str,
+    http_status: Option<u16>,
+    appears_in: Vec<&'static str>,
+    retryable: bool,
+    refunded: Option<bool>,
+    families: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    count: Option<i64>,
+}
+
+impl From<&'static ErrorCode> for CodeView {
+    fn from(known: &'static ErrorCode) -> Self {
+        Self {
+            code: known.code.to_owned(),
+            known: true,
+            category: Some(known.category.as_str()),
+            description: known.description,
+            solution: known.solution,
+            http_status: known.http_status,
+            appears_in: known.appears_in.iter().copied().map(Appears::as_str).collect(),
+            retryable: known.retryable,
+            refunded: known.refunded,
+            families: known.families.iter().map(|family| (*family).to_owned()).collect(),
+            count: None,
+        }
+    }
+}
+
+impl From<UnknownCode> for CodeView {
+    fn from(unknown: UnknownCode) -> Self {
+        Self {
+            code: unknown.code,
+            known: false,
+            category: None,
+            description: UNKNOWN_DESCRIPTION,
+            solution: UNKNOWN_SOLUTION,
+            http_status: None,
+            appears_in: Vec::new(),
+            retryable: false,
+            // A failed generation is refunded, whatever its code (provider.md section 5).
+            refunded: Some(true),
+            families: vec![unknown.family],
+            count: Some(unknown.seen),
+        }
+    }
+}
+
+/// `GET /v1/error-codes`.
+async fn codes(
+    State(api): State<Api>,
+    MayRead(_caller): MayRead,
+    query: Query,
+) -> Result<Json<ListView<CodeView>>, Problem> {
+    query.end()?;
+    let unknown = api.store.unknown_codes().await?;
+    let codes = ERROR_CODES.iter().map(CodeView::from).chain(unknown.into_iter().map(CodeView::from));
+    Ok(Json(ListView::whole(codes.collect())))
+}
+
+/// `GET /v1/error-codes/{code}`.
+async fn code(
+    State(api): State<Api>,
+    MayRead(_caller): MayRead,
+    Path(code): Path<String>,
+    query: Query,
+) -> Result<Json<CodeView>, Problem> {
+    query.end()?;
+    if let Some(known) = ErrorCode::of(&code) {
+        return Ok(Json(known.into()));
+    }
+    let unknown = api.store.unknown_codes().await?.into_iter().find(|unknown| unknown.code == code);
+    unknown.map(|unknown| Json(unknown.into())).ok_or_else(|| Problem::not_found("This code was never seen."))
+}
+
+/// A model of the provider.
+#[derive(Debug, Serialize)]
+struct ModelView {
+    model: &'static str,
+    family: &'static str,
+    title: &'static str,
+    medium: &'static str,
+    resolution: Option<&'static str>,
+    durations: Vec<OfferView>,
+    expected_seconds: RangeView,
+    relative_cost: Option<&'static str>,
+    use_for: &'static str,
+    is_default: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct OfferView {
+    duration_seconds: u32,
+    expected_seconds: RangeView,
+    is_default: bool,
+}
+
+/// `from` and `to` as configured or built in; `learned` once enough outcomes are known.
+#[derive(Debug, Serialize)]
+struct RangeView {
+    from: u64,
+    to: u64,
+    learned: Option<u64>,
+}
+
+impl From<Expected> for RangeView {
+    fn from(expected: Expected) -> Self {
+        Self { from: expected.from.as_secs(), to: expected.to.as_secs(), learned: None }
+    }
+}
+
+impl ModelView {
+    fn of(family: &'static Family, model: &'static Model, expected: &ExpectedTimes) -> Self {
+        let offer = |seconds: u32| OfferView {
+            duration_seconds: seconds,
+            expected_seconds: expected.of(family, Some(model.name), Some(seconds)).into(),
+            is_default: family.default_duration == Some(seconds),
+        };
+        Self {
+            model: model.name,
+            family: family.path,
+            title: family.title,
+            medium: match family.medium {
+                Medium::Video => "video",
+                Medium::Image => "image",
+            },
+            resolution: model.resolution,
+            durations: model.offers.iter().map(|known| offer(known.seconds)).collect(),
+            expected_seconds: model.expected.into(),
+            relative_cost: model.relative_cost,
+            use_for: model.use_for,
+            is_default: family.default_model == Some(model.name),
+        }
+    }
+}
+
+/// `GET /v1/models`.
+async fn models(
+    State(api): State<Api>,
+    MayRead(_caller): MayRead,
+    query: Query,
+) -> Result<Json<ListView<ModelView>>, Problem> {
+    query.end()?;
+    let expected = &api.rules.expected;
+    let of_family =
+        |family: &'static Family| family.models.iter().map(move |model| ModelView::of(family, model, expected));
+    Ok(Json(ListView::whole(FAMILIES.iter().flat_map(of_family).collect())))
+}
+
+/// The routes.
+pub(super) fn routes() -> Router<AppState> {
+    Router::new()
+        .route("/v1/error-codes", get(codes))
+        .route("/v1/error-codes/{code}", get(code))
+        .route("/v1/models", get(models))
+}

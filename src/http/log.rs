@@ -1,0 +1,68 @@
+//! Around every request: an id in and out, one log line, problems rendered, panics caught.
+//!
+//! Logs the matched route, never the path (it may hold a token), never a body, a key or a query.
+
+use std::any::Any;
+use std::sync::Arc;
+
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::{HeaderValue, StatusCode};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+
+use super::problem::Problem;
+use crate::clock::Clock;
+
+const REQUEST_ID: &str = "x-request-id";
+/// Longest id taken over from the caller.
+const REQUEST_ID_BYTES_MAX: usize = 128;
+
+/// Wraps a request.
+pub(super) async fn request(State(clock): State<Arc<dyn Clock>>, request: Request, next: Next) -> Response {
+    let id = request_id(&request);
+    let method = request.method().clone();
+    let route = request.extensions().get::<MatchedPath>().map_or("unmatched", |path| path.as_str()).to_owned();
+    let started = clock.monotonic();
+    let response = next.run(request).await;
+    let duration_ms = clock.monotonic().saturating_sub(started).as_millis();
+    let problem = response.extensions().get::<Problem>().cloned();
+    let mut response = match &problem {
+        Some(problem) => problem.render(&id),
+        None => response,
+    };
+    let status = response.status();
+    let (code, cause) = (problem.as_ref().map(Problem::code), problem.as_ref().and_then(Problem::cause));
+    metrics::counter!("recoup_http_requests_total", "route" => route.clone(), "status" => status.as_str().to_owned())
+        .increment(1);
+    if status.is_server_error() {
+        tracing::error!(%method, route, status = status.as_u16(), duration_ms, request_id = id, code, cause, "request");
+    } else if route == "/livez" || route == "/readyz" {
+        tracing::debug!(%method, route, status = status.as_u16(), duration_ms, request_id = id, "request");
+    } else {
+        tracing::info!(%method, route, status = status.as_u16(), duration_ms, request_id = id, code, "request");
+    }
+    if let Ok(id) = HeaderValue::from_str(&id) {
+        response.headers_mut().insert(REQUEST_ID, id);
+    }
+    response
+}
+
+/// The caller's own id where it is short and printable, else a fresh one.
+fn request_id(request: &Request) -> String {
+    let given = request.headers().get(REQUEST_ID).and_then(|id| id.to_str().ok());
+    let usable =
+        given.filter(|id| (1..=REQUEST_ID_BYTES_MAX).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_graphic()));
+    usable.map_or_else(|| uuid::Uuid::now_v7().simple().to_string(), str::to_owned)
+}
+
+/// What a panic is answered with. Its text stays inside: it may hold anything.
+pub(super) fn panicked(_panic: Box<dyn Any + Send + 'static>) -> Response {
+    Problem::internal("Something went wrong on our side. The log has the cause under this request id.")
+        .caused_by(&"a handler panicked")
+        .into_response()
+}
+
+/// What is answered outside of everything else, should the log itself panic.
+pub(super) fn panicked_outside(_panic: Box<dyn Any + Send + 'static>) -> Response {
+    StatusCode::INTERNAL_SERVER_ERROR.into_response()
+}

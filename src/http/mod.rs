@@ -1,0 +1,148 @@
+//! The only axum: routes, limits, layers. Handlers extract, call a flow or a read, and answer.
+//!
+//! Never decides anything, never touches SQL, never logs a token, a key or a body.
+
+mod auth;
+mod catalogue;
+mod deliveries;
+mod extract;
+mod generations;
+mod health;
+mod log;
+mod problem;
+pub mod server;
+mod view;
+mod webhook;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::FromRef;
+use axum::middleware;
+use axum::routing::{get, post};
+use metrics_exporter_prometheus::PrometheusHandle;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tower_http::catch_panic::CatchPanicLayer;
+
+pub use auth::ApiKeys;
+pub use generations::callback_url;
+pub use webhook::Gate;
+
+use crate::clock::Clock;
+use crate::domain::callback::CallbackKeys;
+use crate::domain::schedule::Rules;
+use crate::flow::intake::Intake;
+use crate::flow::reconcile::Asks;
+use crate::provider::budget::Budget;
+use crate::store::Store;
+use crate::worker::sweep::Swept;
+
+/// What the API reads and writes with.
+#[derive(Clone, Debug)]
+pub struct Api {
+    /// Where everything is kept.
+    pub store: Store,
+    /// How it is judged.
+    pub rules: Arc<Rules>,
+    /// Signs callback URLs.
+    pub keys: CallbackKeys,
+    /// Where the provider reaches us.
+    pub public_url: String,
+    /// When it is.
+    pub clock: Arc<dyn Clock>,
+    /// Cancelled when waiting is over.
+    pub stop: CancellationToken,
+}
+
+/// What readiness and metrics look at.
+#[derive(Clone, Debug)]
+pub struct Parts {
+    /// The budget of status reads.
+    pub budget: Arc<Budget>,
+    /// What the sweeper does.
+    pub sweeper: watch::Receiver<Swept>,
+    /// The counters.
+    pub metrics: PrometheusHandle,
+    /// Whether metrics are served without a key: on a listener of their own.
+    pub metrics_open: bool,
+}
+
+impl Parts {
+    fn sweeping(&self) -> bool {
+        self.sweeper.has_changed().is_ok()
+    }
+}
+
+/// Everything handlers are made of; each asks for the parts it uses.
+#[derive(Clone, Debug)]
+pub struct AppState {
+    /// The API.
+    pub api: Api,
+    /// The way in for webhooks.
+    pub intake: Intake,
+    /// Who may send them.
+    pub gate: Gate,
+    /// People's requests for a read.
+    pub asks: Asks,
+    /// Who may call.
+    pub api_keys: ApiKeys,
+    /// What is looked at.
+    pub parts: Parts,
+}
+
+macro_rules! parts_of_the_state {
+    ($($part:ty = $field:ident,)+) => {
+        $(impl FromRef<AppState> for $part {
+            fn from_ref(state: &AppState) -> Self {
+                state.$field.clone()
+            }
+        })+
+    };
+}
+
+parts_of_the_state! {
+    Api = api,
+    Intake = intake,
+    Gate = gate,
+    Asks = asks,
+    ApiKeys = api_keys,
+    Parts = parts,
+}
+
+/// What the provider may reach.
+pub fn public_router(state: &AppState) -> Router {
+    finish(state, webhook_routes())
+}
+
+/// Everything else, for a listener of its own.
+pub fn admin_router(state: &AppState) -> Router {
+    finish(state, admin_routes())
+}
+
+/// Both on one listener.
+pub fn whole_router(state: &AppState) -> Router {
+    finish(state, webhook_routes().merge(admin_routes()))
+}
+
+fn webhook_routes() -> Router<AppState> {
+    Router::new().route("/webhooks/{*path}", post(webhook::receive))
+}
+
+fn admin_routes() -> Router<AppState> {
+    generations::routes().merge(deliveries::routes()).merge(catalogue::routes()).merge(health::routes())
+}
+
+fn finish(state: &AppState, routes: Router<AppState>) -> Router {
+    let clock = Arc::clone(&state.api.clock);
+    routes
+        .route("/livez", get(health::live))
+        .fallback(async || problem::Problem::not_found("There is nothing here."))
+        .method_not_allowed_fallback(async || {
+            problem::Problem::method_not_allowed("This route does not know the method.")
+        })
+        .layer(CatchPanicLayer::custom(log::panicked))
+        .layer(middleware::from_fn_with_state(clock, log::request))
+        .layer(CatchPanicLayer::custom(log::panicked_outside))
+        .with_state(state.clone())
+}

@@ -1,0 +1,213 @@
+//! Errors as callers see them: RFC 9457 problems. The one place that maps errors to statuses.
+//!
+//! Public text and internal cause are different things: the cause travels with the response to the request log and is
+//! written there once. Never lets a cause out.
+
+use std::time::Duration;
+
+use axum::Json;
+use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+
+use crate::flow::intake::ReplayError;
+use crate::flow::reconcile::AskError;
+use crate::store::StoreError;
+
+/// What is wrong with one field or parameter.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct FieldError {
+    /// JSON pointer into the body.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pointer: Option<String>,
+    /// Name of the query parameter or header.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub parameter: Option<String>,
+    /// What is wrong and what would be right.
+    pub detail: String,
+}
+
+/// A problem to be answered.
+#[derive(Clone, Debug)]
+pub struct Problem {
+    status: StatusCode,
+    code: &'static str,
+    title: &'static str,
+    detail: String,
+    errors: Vec<FieldError>,
+    retry_after: Option<Duration>,
+    cause: Option<String>,
+}
+
+/// The answered form.
+#[derive(Serialize)]
+struct Body<'p> {
+    r#type: String,
+    title: &'p str,
+    status: u16,
+    detail: &'p str,
+    code: &'p str,
+    request_id: &'p str,
+    #[serde(skip_serializing_if = "<[FieldError]>::is_empty")]
+    errors: &'p [FieldError],
+}
+
+macro_rules! problems {
+    ($($(#[$doc:meta])* $name:ident = $status:ident, $code:literal, $title:literal;)+) => {
+        impl Problem {
+            $($(#[$doc])*
+            pub fn $name(detail: impl Into<String>) -> Self {
+                Self::new(StatusCode::$status, $code, $title, detail.into())
+            })+
+        }
+    };
+}
+
+problems! {
+    /// Nothing there.
+    not_found = NOT_FOUND, "NOT_FOUND", "Not found";
+    /// The route exists, the method does not.
+    method_not_allowed = METHOD_NOT_ALLOWED, "METHOD_NOT_ALLOWED", "Method not allowed";
+    /// No key, or one we do not know.
+    unauthorized = UNAUTHORIZED, "UNAUTHORIZED", "No valid API key";
+    /// The key lacks a scope.
+    forbidden = FORBIDDEN, "FORBIDDEN", "The API key may not do this";
+    /// A query parameter is wrong.
+    invalid_query = BAD_REQUEST, "INVALID_QUERY", "Invalid query";
+    /// The body is no JSON.
+    invalid_json = BAD_REQUEST, "INVALID_JSON", "Invalid JSON";
+    /// The body has fields that are wrong.
+    invalid_body = UNPROCESSABLE_ENTITY, "INVALID_BODY", "Invalid request body";
+    /// The webhook cannot be read.
+    unreadable_webhook = UNPROCESSABLE_ENTITY, "UNREADABLE_WEBHOOK", "The webhook cannot be read";
+    /// The body is too long.
+    body_too_large = PAYLOAD_TOO_LARGE, "BODY_TOO_LARGE", "The body is too large";
+    /// The body did not arrive in time.
+    body_timeout = REQUEST_TIMEOUT, "BODY_TIMEOUT", "The body did not arrive in time";
+    /// What is asked contradicts what is known.
+    conflict = CONFLICT, "CONFLICT", "Conflict";
+    /// It was there and is removed.
+    gone = GONE, "GONE", "Gone";
+    /// The budget of status reads is spent.
+    budget_spent = TOO_MANY_REQUESTS, "BUDGET_SPENT", "No status read is left";
+    /// Not now.
+    unavailable = SERVICE_UNAVAILABLE, "UNAVAILABLE", "Temporarily unavailable";
+    /// Our own fault.
+    internal = INTERNAL_SERVER_ERROR, "INTERNAL", "Internal error";
+}
+
+/// The provider comes back after 30 seconds anyway (provider.md section 4).
+const UNAVAILABLE_RETRY_AFTER: Duration = Duration::from_secs(30);
+
+impl Problem {
+    fn new(status: StatusCode, code: &'static str, title: &'static str, detail: String) -> Self {
+        Self { status, code, title, detail, errors: Vec::new(), retry_after: None, cause: None }
+    }
+
+    /// Adds what is wrong field by field.
+    #[must_use]
+    pub fn with_errors(mut self, errors: Vec<FieldError>) -> Self {
+        self.errors = errors;
+        self
+    }
+
+    /// Adds when to come back.
+    #[must_use]
+    pub fn retry_after(mut self, wait: Duration) -> Self {
+        self.retry_after = Some(wait);
+        self
+    }
+
+    /// Adds the internal cause: for the log only.
+    #[must_use]
+    pub fn caused_by(mut self, cause: &dyn std::fmt::Display) -> Self {
+        self.cause = Some(cause.to_string());
+        self
+    }
+
+    /// The internal cause.
+    pub fn cause(&self) -> Option<&str> {
+        self.cause.as_deref()
+    }
+
+    /// The code, as callers see it.
+    pub fn code(&self) -> &'static str {
+        self.code
+    }
+
+    /// Writes the body, once the request's id is known.
+    pub fn render(&self, request_id: &str) -> Response {
+        let body = Body {
+            r#type: format!("urn:recoup:problem:{}", self.code.to_ascii_lowercase().replace('_', "-")),
+            title: self.title,
+            status: self.status.as_u16(),
+            detail: &self.detail,
+            code: self.code,
+            request_id,
+            errors: &self.errors,
+        };
+        let mut response = (self.status, Json(body)).into_response();
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        if let Some(wait) = self.retry_after {
+            // Rounded up: coming back a moment early would be refused again.
+            let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+            headers.insert(RETRY_AFTER, HeaderValue::from(seconds.max(1)));
+        }
+        if self.status == StatusCode::UNAUTHORIZED {
+            headers.insert("www-authenticate", HeaderValue::from_static("Bearer"));
+        }
+        response
+    }
+}
+
+impl IntoResponse for Problem {
+    /// A response whose body `log` writes, because only there the request's id is known.
+    fn into_response(self) -> Response {
+        let mut response = self.status.into_response();
+        response.extensions_mut().insert(self);
+        response
+    }
+}
+
+impl From<StoreError> for Problem {
+    fn from(error: StoreError) -> Self {
+        match &error {
+            StoreError::Unavailable(_) | StoreError::Broken(_) => {
+                Self::unavailable("The database cannot take this now. Nothing was kept; send it again.")
+                    .retry_after(UNAVAILABLE_RETRY_AFTER)
+            }
+            StoreError::Impossible(_) | StoreError::Failed(_) => {
+                Self::internal("Something went wrong on our side. The log has the cause under this request id.")
+            }
+        }
+        .caused_by(&error)
+    }
+}
+
+impl From<AskError> for Problem {
+    fn from(error: AskError) -> Self {
+        match error {
+            AskError::Nothing => {
+                Self::conflict("The provider's id of this generation is not known, so there is nothing to ask about.")
+            }
+            AskError::Spent(spent) => {
+                Self::budget_spent("The budget of status reads is spent, or the provider asked for rest.")
+                    .retry_after(spent.wait)
+            }
+            AskError::Store(error) => error.into(),
+            AskError::Stopping => Self::unavailable("The service is stopping.").retry_after(UNAVAILABLE_RETRY_AFTER),
+        }
+    }
+}
+
+impl From<ReplayError> for Problem {
+    fn from(error: ReplayError) -> Self {
+        match error {
+            ReplayError::Unknown => Self::not_found("There is no such delivery."),
+            ReplayError::BodyGone => Self::gone("The body of this delivery was removed by retention."),
+            ReplayError::Store(error) => error.into(),
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! `POST /webhooks/{family}/{token}`: the provider tells an outcome.
+//!
+//! Authenticates before it reads the body; answers 200 only after the commit. Every refusal before that looks the same.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{ConnectInfo, Path, Request, State};
+use axum::http::HeaderMap;
+use axum::response::{IntoResponse, Response};
+use ipnet::IpNet;
+
+use super::extract;
+use super::problem::Problem;
+use crate::domain::decision::Disposition;
+use crate::flow::intake::{Authentic, Intake};
+
+/// Who may send webhooks, and how long they may be.
+#[derive(Clone, Debug, Default)]
+pub struct Gate {
+    /// Longest body in bytes.
+    pub body_bytes_max: usize,
+    /// Networks webhooks may come from; none means any.
+    pub allow_ips: Arc<[IpNet]>,
+    /// Networks of proxies whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Arc<[IpNet]>,
+}
+
+/// Takes a webhook.
+pub(super) async fn receive(
+    State(intake): State<Intake>,
+    State(gate): State<Gate>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    Path(path): Path<String>,
+    request: Request,
+) -> Result<Response, Problem> {
+    let authentic = gate.admit(&intake, &path, peer.ip(), request.headers())?;
+    let body =
+        extract::body(request.into_body(), gate.body_bytes_max).await.inspect_err(|problem| refused(problem.code()))?;
+    let recorded = intake.receive(authentic, body).await?;
+    if recorded.disposition == Disposition::Unreadable {
+        return Err(Problem::unreadable_webhook(
+            "The body must be a JSON object with the generation's id and its status. It was kept as it came.",
+        ));
+    }
+    Ok(Json(serde_json::json!({"status": "received"})).into_response())
+}
+
+impl Gate {
+    /// One answer for every cause, so that nobody learns which token, family or address would do.
+    fn admit(&self, intake: &Intake, path: &str, peer: IpAddr, headers: &HeaderMap) -> Result<Authentic, Problem> {
+        let admitted = self.is_allowed(self.sender(peer, headers));
+        intake.authenticate(path).filter(|_| admitted).ok_or_else(|| {
+            refused("NOT_FOUND");
+            Problem::not_found("There is nothing here.")
+        })
+    }
+
+    fn is_allowed(&self, sender: IpAddr) -> bool {
+        self.allow_ips.is_empty() || contains(&self.allow_ips, sender)
+    }
+
+    /// The rightmost address that is not one of our proxies: everything left of it could be made up.
+    fn sender(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
+        let mut sender = peer.to_canonical();
+        let values = headers.get_all("x-forwarded-for").iter().filter_map(|value| value.to_str().ok());
+        let hops: Vec<&str> = values.flat_map(|value| value.split(',')).map(str::trim).collect();
+        for hop in hops.iter().rev() {
+            if !contains(&self.trusted_proxies, sender) {
+                break;
+            }
+            match hop.parse::<IpAddr>() {
+                Ok(address) => sender = address.to_canonical(),
+                Err(_) => break,
+            }
+        }
+        sender
+    }
+}
+
+fn contains(networks: &[IpNet], address: IpAddr) -> bool {
+    networks.iter().any(|network| network.contains(&address))
+}
+
+fn refused(reason: &'static str) {
+    metrics::counter!("recoup_webhooks_refused_total", "reason" => reason).increment(1);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn gate() -> Gate {
+        Gate {
+            body_bytes_max: 1,
+            allow_ips: ["203.0.113.0/24".parse().unwrap()].into(),
+            trusted_proxies: ["10.0.0.0/8".parse().unwrap()].into(),
+        }
+    }
+
+    fn sender(peer: &str, forwarded: &[&str]) -> String {
+        let headers = forwarded.iter().map(|value| ("x-forwarded-for".parse().unwrap(), value.parse().unwrap()));
+        gate().sender(peer.parse().unwrap(), &headers.collect()).to_string()
+    }
+
+    #[test]
+    fn only_what_our_own_proxies_say_is_believed() {
+        assert_eq!(sender("198.51.100.7", &["203.0.113.9"]), "198.51.100.7", "a stranger's header");
+        assert_eq!(sender("10.0.0.1", &["203.0.113.9"]), "203.0.113.9");
+        assert_eq!(sender("10.0.0.1", &["203.0.113.9, 198.51.100.7"]), "198.51.100.7", "the rightmost stranger");
+        assert_eq!(sender("10.0.0.1", &["203.0.113.9, 10.2.2.2"]), "203.0.113.9");
+        assert_eq!(sender("10.0.0.1", &["203.0.113.9", "198.51.100.7"]), "198.51.100.7", "headers are joined");
+        assert_eq!(sender("10.0.0.1", &["nonsense"]), "10.0.0.1");
+        assert_eq!(sender("::ffff:10.0.0.1", &["203.0.113.9"]), "203.0.113.9", "mapped addresses are the same");
+    }
+
+    #[test]
+    fn an_empty_list_allows_everybody() {
+        assert!(Gate::default().is_allowed("192.0.2.1".parse().unwrap()));
+        assert!(!gate().is_allowed("192.0.2.1".parse().unwrap()));
+        assert!(gate().is_allowed("203.0.113.200".parse().unwrap()));
+    }
+}

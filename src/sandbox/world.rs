@@ -1,0 +1,189 @@
+//! What the simulated provider knows: purchases, their states by the clock, money. The ledger is the oracle of tests.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use serde::Serialize;
+use serde_json::Value;
+
+use super::plan::{Fate, Fault, Plan};
+use crate::domain::credits::Usd;
+use crate::domain::family::Family;
+use crate::domain::time::Time;
+
+/// One attempt to deliver a webhook.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Attempt {
+    /// When it was answered, or given up.
+    pub at: Time,
+    /// The HTTP status; `None` when there was no answer.
+    pub status: Option<u16>,
+}
+
+/// One purchase.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Purchase {
+    /// The provider's id.
+    pub id: String,
+    /// Where it was bought.
+    #[serde(serialize_with = "path")]
+    pub family: &'static Family,
+    /// The model as sent, or the family's default.
+    pub model: String,
+    /// Length in seconds.
+    pub seconds: Option<u32>,
+    /// The prompt.
+    pub prompt: String,
+    /// Where webhooks go.
+    pub callback_url: Option<String>,
+    /// What was charged.
+    pub price: Usd,
+    /// What becomes of it.
+    pub plan: Plan,
+    /// When it was bought.
+    pub bought_at: Time,
+    /// When it begins to be made.
+    pub starts_at: Time,
+    /// When it ends.
+    pub ends_at: Time,
+    /// When its status was read.
+    pub reads: Vec<Time>,
+    /// Every attempt to deliver a webhook.
+    pub attempts: Vec<Attempt>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn path<S: serde::Serializer>(family: &&'static Family, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(family.path)
+}
+
+/// The provider's word on a purchase at some time.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Standing {
+    Pending,
+    Processing,
+    Completed { url: Option<String> },
+    Failed { reason: Value },
+}
+
+impl Standing {
+    pub(super) fn word(&self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Processing => "processing",
+            Self::Completed { .. } => "completed",
+            Self::Failed { .. } => "failed",
+        }
+    }
+}
+
+impl Purchase {
+    /// Where the result is.
+    pub fn result_url(&self) -> String {
+        let kind = match self.family.medium {
+            crate::domain::family::Medium::Video => "mp4",
+            crate::domain::family::Medium::Image => "png",
+        };
+        format!("https://cdn.example.net/{}/{}.{kind}", self.family.path, self.id)
+    }
+
+    /// How it stands at `now`.
+    pub(super) fn standing(&self, now: Time) -> Standing {
+        if now < self.starts_at {
+            return Standing::Pending;
+        }
+        if now < self.ends_at || self.plan.fate == Fate::NeverEnds {
+            return Standing::Processing;
+        }
+        match &self.plan.fate {
+            Fate::Failed { reason } => Standing::Failed { reason: reason.clone() },
+            Fate::CompletedWithoutUrl { reads } => {
+                let since = self.reads.iter().filter(|read| **read >= self.ends_at).count();
+                let shown = since > usize::try_from(*reads).unwrap_or(usize::MAX);
+                Standing::Completed { url: shown.then(|| self.result_url()) }
+            }
+            Fate::Completed | Fate::NeverEnds | Fate::Forgotten => Standing::Completed { url: Some(self.result_url()) },
+        }
+    }
+
+    /// Whether its money is back at `now`.
+    fn is_refunded(&self, now: Time, speed: u32) -> bool {
+        matches!(self.plan.fate, Fate::Failed { .. }) && now >= self.ends_at + REFUND_AFTER / speed
+    }
+}
+
+/// Failed jobs are refunded within five minutes (provider.md section 5).
+const REFUND_AFTER: Duration = Duration::from_mins(1);
+/// pending to processing: 10 to 30 seconds (provider.md section 3).
+pub(super) const STARTS_AFTER: Duration = Duration::from_secs(20);
+/// The window in which status reads are counted.
+const READS_WINDOW: Duration = Duration::from_mins(1);
+
+/// Everything that changes.
+#[derive(Debug)]
+pub(super) struct World {
+    pub(super) purchases: Vec<Purchase>,
+    pub(super) plans: VecDeque<Plan>,
+    pub(super) submit_faults: VecDeque<Fault>,
+    pub(super) status_faults: VecDeque<Fault>,
+    pub(super) every_status: Option<Fault>,
+    pub(super) chance: fastrand::Rng,
+    pub(super) recent_reads: VecDeque<Time>,
+    pub(super) funds: Usd,
+}
+
+impl World {
+    pub(super) fn new(seed: u64, funds: Usd) -> Self {
+        Self {
+            purchases: Vec::new(),
+            plans: VecDeque::new(),
+            submit_faults: VecDeque::new(),
+            status_faults: VecDeque::new(),
+            every_status: None,
+            chance: fastrand::Rng::with_seed(seed),
+            recent_reads: VecDeque::new(),
+            funds,
+        }
+    }
+
+    pub(super) fn find(&mut self, family: &Family, id: &str) -> Option<&mut Purchase> {
+        self.purchases.iter_mut().find(|purchase| purchase.id == id && purchase.family.path == family.path)
+    }
+
+    /// What is left on the account.
+    pub(super) fn balance(&self, now: Time, speed: u32) -> Usd {
+        let kept = self.purchases.iter().filter(|purchase| !purchase.is_refunded(now, speed));
+        let spent: i64 = kept.map(|purchase| purchase.price.as_micros()).sum();
+        Usd::from_micros(self.funds.as_micros() - spent)
+    }
+
+    /// Counts a status read; tells whether it is one too many.
+    pub(super) fn read_is_too_many(&mut self, now: Time, per_minute: Option<u32>) -> bool {
+        while self.recent_reads.front().is_some_and(|read| *read + READS_WINDOW <= now) {
+            self.recent_reads.pop_front();
+        }
+        let limit = per_minute.and_then(|limit| usize::try_from(limit).ok());
+        if limit.is_some_and(|limit| self.recent_reads.len() >= limit) {
+            return true;
+        }
+        self.recent_reads.push_back(now);
+        false
+    }
+}
+
+/// What the sandbox charges: the documented sample price for 5 seconds in standard, more for longer, twice for pro. The
+/// provider publishes no tariff (provider.md 9.3); only that it is a decimal string is real.
+pub(super) fn price(family: &Family, model: &str, seconds: Option<u32>) -> Usd {
+    let five_seconds: i64 = match family.path {
+        "kling/o3-video" => 150_000,
+        "kling/o1-video" => 300_000,
+        "kling/o1-photo" => 29_000,
+        "kling/o3-photo" => 50_000,
+        "chatgpt-images" => 12_300,
+        "gemini" => 20_000,
+        _ => 120_000,
+    };
+    let length = i64::from(seconds.unwrap_or(5)).max(1);
+    let tier = if model.ends_with("_pro") { 2 } else { 1 };
+    Usd::from_micros(five_seconds * tier * length / 5)
+}

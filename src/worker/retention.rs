@@ -1,0 +1,68 @@
+//! Removes what the user does not want to keep: small batches, one transaction each, with rest in between.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::Clock;
+use crate::store::{Store, StoreError};
+
+/// How often there is a look for something to remove.
+const EVERY: Duration = Duration::from_hours(1);
+/// Rows of one transaction: small enough that no webhook waits noticeably.
+const BATCH: u32 = 200;
+/// Rest between two batches.
+const REST: Duration = Duration::from_millis(50);
+
+/// What is removed, and when. A zero duration keeps for ever.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retention {
+    /// Raw bodies older than this.
+    pub payloads: Duration,
+    /// Settled generations older than this.
+    pub generations: Duration,
+    /// How long a refund may take: money that is open is never removed.
+    pub refund_window: Duration,
+}
+
+/// Removes until told to stop.
+///
+/// # Errors
+/// [`StoreError::Broken`] when the database is.
+pub async fn run(
+    retention: Retention,
+    store: Store,
+    clock: Arc<dyn Clock>,
+    stop: CancellationToken,
+) -> Result<(), StoreError> {
+    loop {
+        let pause = match remove(retention, &store, &*clock).await {
+            Ok(0) => EVERY,
+            Ok(_) => REST,
+            Err(error @ StoreError::Broken(_)) => return Err(error),
+            Err(error) => {
+                tracing::warn!(%error, "could not remove what is past its retention");
+                EVERY
+            }
+        };
+        tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            () = clock.sleep(pause) => {}
+        }
+    }
+}
+
+/// One batch of each kind; tells how much was removed.
+async fn remove(retention: Retention, store: &Store, clock: &dyn Clock) -> Result<u64, StoreError> {
+    let now = clock.now();
+    let mut removed = 0;
+    if !retention.payloads.is_zero() {
+        removed += store.prune_bodies(now - retention.payloads, BATCH).await?;
+    }
+    if !retention.generations.is_zero() {
+        let refunds_before = now - retention.refund_window;
+        removed += store.prune_generations(now - retention.generations, refunds_before, BATCH).await?;
+    }
+    Ok(removed)
+}

@@ -1,0 +1,151 @@
+//! Keeps looking: tells generations that time has passed, asks the provider about what is due, answers people's requests.
+//!
+//! Sleeps until the next generation is due or something changes; a wake-up that got lost costs a minute, no more.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{broadcast, mpsc, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::Clock;
+use crate::domain::time::Time;
+use crate::flow::reconcile::{Ask, AskError, Permit, Reconciler};
+use crate::store::{Change, Store, StoreError};
+
+/// Longest sleep: bounds what a jump of the clock or a lost wake-up can do.
+const LOOK_AT_LEAST_EVERY: Duration = Duration::from_mins(1);
+/// Sleep after the database refused.
+const TROUBLE_PAUSE: Duration = Duration::from_secs(1);
+
+/// What the sweeper last did: for readiness, and for tests to wait on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Swept {
+    /// When it last looked and found nothing it could do; `None` before the first time and while it is busy.
+    pub idle_at: Option<Time>,
+}
+
+/// The sweeper.
+#[derive(Debug)]
+pub struct Sweeper {
+    reconciler: Arc<Reconciler>,
+    store: Store,
+    clock: Arc<dyn Clock>,
+    /// Without it only people's requests are served.
+    enabled: bool,
+    asks: mpsc::Receiver<Ask>,
+    reads: JoinSet<()>,
+    status: watch::Sender<Swept>,
+}
+
+impl Sweeper {
+    /// A sweeper that has not begun.
+    pub fn new(
+        reconciler: Arc<Reconciler>,
+        store: Store,
+        clock: Arc<dyn Clock>,
+        enabled: bool,
+        asks: mpsc::Receiver<Ask>,
+    ) -> Self {
+        let status = watch::Sender::default();
+        Self { reconciler, store, clock, enabled, asks, reads: JoinSet::new(), status }
+    }
+
+    /// What it does, to be watched.
+    pub fn status(&self) -> watch::Receiver<Swept> {
+        self.status.subscribe()
+    }
+
+    /// Sweeps until told to stop; reads under way are finished.
+    ///
+    /// # Errors
+    /// [`StoreError::Broken`] when the database is.
+    pub async fn run(mut self, stop: CancellationToken) -> Result<(), StoreError> {
+        loop {
+            // Register for the wake-up before looking.
+            let mut changes = self.store.changes();
+            let next = match self.look().await {
+                Ok(next) => next,
+                Err(error @ StoreError::Broken(_)) => return Err(error),
+                Err(error) => {
+                    tracing::warn!(%error, "could not look for due generations");
+                    Some(self.clock.now() + TROUBLE_PAUSE)
+                }
+            };
+            let now = self.clock.now();
+            let sleep = next.map_or(LOOK_AT_LEAST_EVERY, |next| next.since(now)).min(LOOK_AT_LEAST_EVERY);
+            let idle = self.reads.is_empty() && !sleep.is_zero();
+            self.status.send_replace(Swept { idle_at: idle.then_some(now) });
+            let wake_before = now + sleep;
+            tokio::select! {
+                () = stop.cancelled() => break,
+                Some(ask) = self.asks.recv() => self.serve(ask).await,
+                Some(read) = self.reads.join_next() => survive(read),
+                () = self.clock.sleep(sleep) => {}
+                () = earlier(&mut changes, wake_before), if self.enabled => {}
+            }
+        }
+        while let Some(read) = self.reads.join_next().await {
+            survive(read);
+        }
+        Ok(())
+    }
+
+    /// Does all that can be done now; tells when there is something to do next.
+    async fn look(&mut self) -> Result<Option<Time>, StoreError> {
+        self.reconciler.budget().complain();
+        if !self.enabled {
+            return Ok(None);
+        }
+        self.reconciler.turn().await?;
+        while let Some(permit) = self.reconciler.next().await? {
+            self.read(permit, |_| {});
+        }
+        self.reconciler.next_look().await
+    }
+
+    async fn serve(&mut self, ask: Ask) {
+        let Ask { id, answer } = ask;
+        match self.reconciler.begin(id, true).await {
+            // Who asked may have gone; the read is made all the same.
+            Ok(permit) => self.read(permit, move |result| drop(answer.send(result))),
+            Err(error) => drop(answer.send(Err(error))),
+        }
+    }
+
+    fn read(
+        &mut self,
+        permit: Permit,
+        then: impl FnOnce(Result<crate::domain::id::CheckId, AskError>) + Send + 'static,
+    ) {
+        self.status.send_replace(Swept { idle_at: None });
+        let reconciler = Arc::clone(&self.reconciler);
+        self.reads.spawn(async move {
+            let result = reconciler.finish(permit).await;
+            if let Err(error) = &result {
+                tracing::error!(%error, "an answer of the provider was not kept; it will be asked again");
+            }
+            then(result.map(|(check, _)| check).map_err(AskError::from));
+        });
+    }
+}
+
+/// Ends when a generation changed so that it wants to be looked at before `planned`.
+async fn earlier(changes: &mut broadcast::Receiver<Change>, planned: Time) {
+    loop {
+        match changes.recv().await {
+            Ok(change) if change.look_at.is_none_or(|at| at >= planned) => {}
+            // Something is due sooner, or we missed what changed: look.
+            Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => return,
+            Err(broadcast::error::RecvError::Closed) => return std::future::pending().await,
+        }
+    }
+}
+
+/// A read that panicked has lost its answer, not the generation: its lease runs out and it is read again.
+fn survive(read: Result<(), tokio::task::JoinError>) {
+    if let Err(error) = read {
+        tracing::error!(%error, "a read of the provider died; it will be made again");
+    }
+}
