@@ -249,7 +249,7 @@ mod tests {
     #[test]
     fn a_refused_key_is_noticed_and_forgotten_when_it_works_again() {
         let (budget, _clock) = budget(48, &[]);
-        budget.learn(&told(Answer::Paused { pause: Duration::from_secs(300) }, 401));
+        budget.learn(&told(Answer::Paused { pause: Duration::from_mins(5) }, 401));
         assert!(budget.key_refused());
         budget.learn(&told(Answer::NotFound, 404));
         assert!(!budget.key_refused());
