@@ -22,8 +22,8 @@ const TROUBLE_PAUSE: Duration = Duration::from_secs(1);
 /// What the sweeper last did: for readiness, and for tests to wait on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Swept {
-    /// When it last looked and found nothing it could do; `None` before the first time and while it is busy.
-    pub idle_at: Option<Time>,
+    /// Until when it sleeps unless something changes; `None` before it first looked and while a read is under way.
+    pub idle_until: Option<Time>,
 }
 
 /// The sweeper.
@@ -76,8 +76,8 @@ impl Sweeper {
             let now = self.clock.now();
             let sleep = next.map_or(LOOK_AT_LEAST_EVERY, |next| next.since(now)).min(LOOK_AT_LEAST_EVERY);
             let idle = self.reads.is_empty() && !sleep.is_zero();
-            self.status.send_replace(Swept { idle_at: idle.then_some(now) });
             let wake_before = now + sleep;
+            self.status.send_replace(Swept { idle_until: idle.then_some(wake_before) });
             tokio::select! {
                 () = stop.cancelled() => break,
                 Some(ask) = self.asks.recv() => self.serve(ask).await,
@@ -119,7 +119,7 @@ impl Sweeper {
         permit: Permit,
         then: impl FnOnce(Result<crate::domain::id::CheckId, AskError>) + Send + 'static,
     ) {
-        self.status.send_replace(Swept { idle_at: None });
+        self.status.send_replace(Swept { idle_until: None });
         let reconciler = Arc::clone(&self.reconciler);
         self.reads.spawn(async move {
             let result = reconciler.finish(permit).await;

@@ -1,0 +1,14 @@
+//! The service from outside: real HTTP against the real router, the real database, the simulated provider.
+//!
+//! Time is moved by hand, never slept; only `process` runs the real binary in real time.
+
+mod api;
+mod architecture;
+mod cli;
+mod credits;
+mod lists;
+mod operations;
+mod process;
+mod reconcile;
+mod support;
+mod webhooks;
