@@ -5,8 +5,9 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::generation::{Generation, State, words};
+use super::generation::{Generation, State};
 use super::time::Time;
+use super::words::words;
 
 /// An amount in US dollars, held as whole micro-dollars.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]

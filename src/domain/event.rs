@@ -2,7 +2,7 @@
 //!
 //! One event per change, never two for the same. Which change makes which event is decided in `decision/`.
 
-use super::generation::words;
+use super::words::words;
 
 words! {
     /// What happened (contract section 8).

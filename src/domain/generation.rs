@@ -6,82 +6,12 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
 use super::credits::{CreditState, Usd};
 use super::family::Family;
 use super::id::{GenerationId, ProviderId};
+use super::outcome::{Failure, Learned, Outcome};
 use super::time::Time;
-
-/// Why a generation failed or was refused, in the provider's words: a code, a text, both or neither.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Failure {
-    /// An `ALL_CAPS` word, kept as it came.
-    pub code: Option<String>,
-    /// Anything else that was said.
-    pub text: Option<String>,
-}
-
-impl Failure {
-    /// Whether nothing was said.
-    pub fn is_silent(&self) -> bool {
-        self.code.is_none() && self.text.is_none()
-    }
-
-    /// Takes over what `later` says and this does not; tells whether anything was taken.
-    pub fn fill_from(&mut self, later: &Self) -> bool {
-        fill(&mut self.code, later.code.as_ref()) | fill(&mut self.text, later.text.as_ref())
-    }
-
-    /// Whether both can be true: codes are compared where both have one, texts where neither has a code.
-    fn agrees(&self, other: &Self) -> bool {
-        match (&self.code, &other.code, &self.text, &other.text) {
-            (Some(code), Some(other), _, _) => code == other,
-            (None, None, Some(text), Some(other)) => text == other,
-            _ => true,
-        }
-    }
-}
-
-/// The final result, as the provider tells it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Outcome {
-    /// There is a result.
-    Completed {
-        /// Where it can be fetched; never empty.
-        result_url: String,
-    },
-    /// There will be none.
-    Failed(Failure),
-}
-
-impl Outcome {
-    /// Whether both can be true. Two links to the same file agree even when they were signed at different times, so the
-    /// query of a link is not compared.
-    pub fn agrees(&self, other: &Self) -> bool {
-        match (self, other) {
-            (Self::Completed { result_url }, Self::Completed { result_url: other }) => file(result_url) == file(other),
-            (Self::Failed(failure), Self::Failed(other)) => failure.agrees(other),
-            (Self::Completed { .. }, Self::Failed(_)) | (Self::Failed(_), Self::Completed { .. }) => false,
-        }
-    }
-}
-
-fn file(url: &str) -> &str {
-    url.split(['?', '#']).next().unwrap_or(url)
-}
-
-/// How we know an outcome.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Learned {
-    /// Who told first.
-    pub source: Source,
-    /// What vouches for it.
-    pub verification: Verification,
-    /// A check found it while no webhook had come: without recoup it would have been lost.
-    pub recovered: bool,
-}
+use super::words::words;
 
 /// The states, each with what it carries.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -128,36 +58,6 @@ pub enum State {
     },
 }
 
-macro_rules! words {
-    ($(#[$doc:meta])* $name:ident { $($(#[$word_doc:meta])* $variant:ident = $word:literal,)+ }) => {
-        $(#[$doc])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub enum $name { $($(#[$word_doc])* $variant,)+ }
-
-        impl $name {
-            /// All of them.
-            pub const ALL: &[Self] = &[$(Self::$variant,)+];
-
-            /// The word used outside and in the database.
-            pub const fn as_str(self) -> &'static str {
-                match self { $(Self::$variant => $word,)+ }
-            }
-
-            /// The value of that word.
-            pub fn parse(word: &str) -> Option<Self> {
-                Self::ALL.iter().copied().find(|value| value.as_str() == word)
-            }
-        }
-
-        impl serde::Serialize for $name {
-            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                serializer.serialize_str(self.as_str())
-            }
-        }
-    };
-}
-pub(crate) use words;
-
 words! {
     /// The state without what it carries (contract section 5).
     Status {
@@ -199,28 +99,6 @@ words! {
         Conflict = "conflict",
         /// Given up.
         Lost = "lost",
-    }
-}
-
-words! {
-    /// How an outcome was learned first.
-    Source {
-        /// A webhook told it.
-        Webhook = "webhook",
-        /// We asked.
-        Check = "check",
-    }
-}
-
-words! {
-    /// What vouches for an outcome.
-    Verification {
-        /// The token of the callback URL.
-        Token = "token",
-        /// The provider's status answer.
-        Status = "status",
-        /// Both.
-        TokenAndStatus = "token+status",
     }
 }
 
@@ -454,13 +332,4 @@ pub struct Details {
     pub request: Request,
     /// Labels; these replace the ones before.
     pub metadata: Option<BTreeMap<String, String>>,
-}
-
-/// Takes `later` over where there is nothing yet; tells whether it did.
-pub(super) fn fill<T: Clone>(gap: &mut Option<T>, later: Option<&T>) -> bool {
-    let fills = gap.is_none() && later.is_some();
-    if fills {
-        *gap = later.cloned();
-    }
-    fills
 }

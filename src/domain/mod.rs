@@ -11,5 +11,7 @@ pub mod family;
 pub mod generation;
 pub mod id;
 pub mod notice;
+pub mod outcome;
 pub mod schedule;
 pub mod time;
+mod words;

@@ -6,8 +6,8 @@
 use serde_json::Value;
 
 use super::error_code::ErrorCode;
-use super::generation::{Failure, Outcome};
 use super::id::ProviderId;
+use super::outcome::{Failure, Outcome};
 
 /// What the provider says about one generation.
 #[derive(Clone, Debug, PartialEq, Eq)]

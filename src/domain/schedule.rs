@@ -210,9 +210,7 @@ pub struct Due {
     pub price: Option<Usd>,
 }
 
-/// Due for less than this is fresh; what is older is backlog (reliability.md 3 C3).
-pub const FRESH_FOR: Duration = Duration::from_mins(10);
-/// Every n-th read goes to the backlog.
+/// Every n-th read goes to the one that waits longest.
 const BACKLOG_TURN: u64 = 4;
 
 /// Chooses what to ask about next: the freshly due first, but every fourth read for the oldest backlog.
@@ -224,26 +222,14 @@ pub struct Lanes {
 }
 
 impl Lanes {
-    /// Picks up to `count`. `fresh` and `backlog` may come in any order; one that stands in both is picked once.
-    pub fn pick(&mut self, mut fresh: Vec<Due>, mut backlog: Vec<Due>, count: usize) -> Vec<GenerationId> {
-        fresh.sort_by_key(fresh_first);
-        backlog.sort_by_key(oldest_first);
-        let (mut fresh, mut backlog) = (fresh.into_iter().peekable(), backlog.into_iter().peekable());
-        let mut picked: Vec<GenerationId> = Vec::new();
-        while picked.len() < count {
-            let backlogs_turn = self.given % BACKLOG_TURN == BACKLOG_TURN - 1;
-            let next = if (backlogs_turn && backlog.peek().is_some()) || fresh.peek().is_none() {
-                backlog.next()
-            } else {
-                fresh.next()
-            };
-            let Some(due) = next else { break };
-            if !picked.contains(&due.id) {
-                picked.push(due.id);
-                self.given += 1;
-            }
-        }
-        picked
+    /// Picks the next. `fresh` and `backlog` may come in any order and share members.
+    pub fn pick(&mut self, fresh: Vec<Due>, backlog: Vec<Due>) -> Option<GenerationId> {
+        let backlogs_turn = self.given % BACKLOG_TURN == BACKLOG_TURN - 1;
+        let fresh = fresh.into_iter().min_by_key(fresh_first);
+        let backlog = backlog.into_iter().min_by_key(oldest_first);
+        let picked = if backlogs_turn { backlog.or(fresh) } else { fresh.or(backlog) };
+        self.given += u64::from(picked.is_some());
+        picked.map(|due| due.id)
     }
 }
 
@@ -281,35 +267,37 @@ mod tests {
         }
     }
 
-    #[test]
-    fn the_freshly_due_come_first_and_a_quarter_goes_to_the_oldest_backlog() {
-        let fresh: Vec<_> = (100..110).map(|s| due(s, s, 1)).collect();
-        let backlog: Vec<_> = (0..10).map(|s| due(s, s, 1)).collect();
+    /// Picks until nothing is left.
+    fn order(fresh: &[Due], backlog: &[Due]) -> Vec<GenerationId> {
+        let (mut fresh, mut backlog) = (fresh.to_vec(), backlog.to_vec());
         let mut lanes = Lanes::default();
         let mut picked = Vec::new();
-        let (mut f, mut b) = (fresh.clone(), backlog.clone());
-        for _ in 0..8 {
-            let id = lanes.pick(f.clone(), b.clone(), 1)[0];
-            f.retain(|due| due.id != id);
-            b.retain(|due| due.id != id);
+        while let Some(id) = lanes.pick(fresh.clone(), backlog.clone()) {
+            fresh.retain(|due| due.id != id);
+            backlog.retain(|due| due.id != id);
             picked.push(id);
         }
-        let newest: Vec<_> = fresh.iter().rev().map(|due| due.id).collect();
-        let expected = [newest[0], newest[1], newest[2], backlog[0].id, newest[3], newest[4], newest[5], backlog[1].id];
-        assert_eq!(picked, expected);
+        picked
+    }
+
+    #[test]
+    fn the_freshly_due_come_first_and_a_quarter_goes_to_the_one_that_waits_longest() {
+        let all: Vec<_> = (0..12).map(|s| due(s, s, 1)).collect();
+        let expected = [11, 10, 9, 0, 8, 7, 6, 1, 5, 4, 3, 2].map(|n: usize| all[n].id);
+        assert_eq!(order(&all, &all), expected);
     }
 
     #[test]
     fn neither_lane_waits_for_an_empty_one() {
         let some: Vec<_> = (0..5).map(|s| due(s, s, 1)).collect();
-        assert_eq!(Lanes::default().pick(some.clone(), vec![], 9).len(), 5);
-        assert_eq!(Lanes::default().pick(vec![], some, 9).len(), 5);
+        assert_eq!(order(&some, &[]).len(), 5);
+        assert_eq!(order(&[], &some).len(), 5);
     }
 
     #[test]
     fn of_equals_the_likeliest_then_the_dearest_comes_first() {
         let (likely, dear, cheap) = (due(50, 10, 1), due(50, 20, 9), due(50, 20, 1));
-        let picked = Lanes::default().pick(vec![cheap.clone(), dear.clone(), likely.clone()], vec![], 3);
+        let picked = order(&[cheap.clone(), dear.clone(), likely.clone()], &[]);
         assert_eq!(picked, [likely.id, dear.id, cheap.id]);
     }
 

@@ -107,6 +107,7 @@ impl Reconciler {
         timeout: Duration,
     ) -> Result<Self, StoreError> {
         let now = clock.now();
+        store.end_interrupted_checks(now).await?;
         let reads = store.last_reads(per_minute).await?;
         let ages = reads.into_iter().map(|(sent, answered)| now.since(answered.unwrap_or(sent)));
         let budget = Budget::new(per_minute, Arc::clone(&clock), ages);
@@ -136,9 +137,9 @@ impl Reconciler {
         if !self.budget.wait().is_zero() {
             return Ok(None);
         }
-        let (fresh, backlog) = self.store.due(CANDIDATES, self.clock.now()).await?;
-        let picked = self.lanes.lock().await.pick(fresh, backlog, IN_FLIGHT_MAX);
-        for id in picked {
+        for _ in 0..IN_FLIGHT_MAX {
+            let (fresh, backlog) = self.store.due(CANDIDATES, self.clock.now()).await?;
+            let Some(id) = self.lanes.lock().await.pick(fresh, backlog) else { return Ok(None) };
             match self.begin(id, false).await {
                 Ok(permit) => return Ok(Some(permit)),
                 // Settled or read meanwhile: not sent.
@@ -155,7 +156,7 @@ impl Reconciler {
     /// # Errors
     /// [`AskError`] says why it may not be made.
     pub async fn begin(&self, id: GenerationId, asked_for: bool) -> Result<Permit, AskError> {
-        let slot = self.budget.take()?;
+        let slot = self.budget.take(asked_for)?;
         match self.store.begin_check(id, asked_for, self.lease, self.clock.now()).await {
             Ok(Some(reading)) => Ok(Permit { reading, slot }),
             Ok(None) => {

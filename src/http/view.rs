@@ -11,8 +11,9 @@ use crate::domain::credits::{CreditState, Usd};
 use crate::domain::error_code::{
     ErrorCode, SILENT_DESCRIPTION, SILENT_SOLUTION, UNKNOWN_DESCRIPTION, UNKNOWN_SOLUTION,
 };
-use crate::domain::generation::{Attention, Failure, Generation, State, Status, Verification, Via};
+use crate::domain::generation::{Attention, Generation, State, Status, Via};
 use crate::domain::id::{DeliveryId, GenerationId, ProviderId};
+use crate::domain::outcome::{Failure, Verification};
 use crate::domain::time::Time;
 use crate::store::{Delivery, Page, Received};
 

@@ -19,6 +19,8 @@ const BREAKER_TRIPS: u32 = 5;
 /// The breaker's first and longest pause.
 const BREAKER_PAUSE: Duration = Duration::from_secs(30);
 const BREAKER_PAUSE_MAX: Duration = Duration::from_mins(5);
+/// How long to wait for a read under way to be answered; its end wakes the sweeper anyway.
+const CROWDED_PAUSE: Duration = Duration::from_millis(100);
 /// How often a refused key is complained about.
 const COMPLAINT_PAUSE: Duration = Duration::from_mins(1);
 
@@ -68,14 +70,15 @@ impl Budget {
         Arc::new(Self { per_minute: usize::try_from(per_minute).unwrap_or(usize::MAX), clock, state })
     }
 
-    /// Takes one read out of the budget.
+    /// Takes one read out of the budget. What somebody `asked_for` does not wait for others to be answered.
     ///
     /// # Errors
     /// [`Spent`] says how long to wait.
-    pub fn take(self: &Arc<Self>) -> Result<Slot, Spent> {
+    pub fn take(self: &Arc<Self>, asked_for: bool) -> Result<Slot, Spent> {
         let now = self.now();
         let mut state = self.state();
-        let wait = state.wait(self.per_minute, now);
+        let crowded = if asked_for { Duration::ZERO } else { state.crowded() };
+        let wait = state.wait(self.per_minute, now).max(crowded);
         if wait.is_zero() {
             state.in_flight += 1;
             Ok(Slot { budget: Arc::clone(self), used: true })
@@ -86,7 +89,9 @@ impl Budget {
 
     /// How long until a read could be made; zero when one could be made now.
     pub fn wait(&self) -> Duration {
-        self.state().wait(self.per_minute, self.now())
+        let now = self.now();
+        let mut state = self.state();
+        state.wait(self.per_minute, now).max(state.crowded())
     }
 
     /// Reads of the last minute, those under way included.
@@ -154,15 +159,18 @@ impl State {
     fn wait(&mut self, per_minute: usize, now: Duration) -> Duration {
         self.forget(now);
         let rest = self.rest_until.saturating_sub(now);
-        // While the breaker is closing again, one read at a time tries.
-        let in_flight_max = if self.failures >= BREAKER_TRIPS { 1 } else { IN_FLIGHT_MAX };
-        let crowded = if self.in_flight >= in_flight_max { Duration::from_millis(100) } else { Duration::ZERO };
         let spent = if self.in_flight + self.ended.len() < per_minute {
             Duration::ZERO
         } else {
             self.ended.front().map_or(WINDOW, |ended| (*ended + WINDOW).saturating_sub(now))
         };
-        rest.max(crowded).max(spent)
+        rest.max(spent)
+    }
+
+    /// A short wait while enough reads are under way; while the breaker is closing again, one at a time tries.
+    fn crowded(&self) -> Duration {
+        let in_flight_max = if self.failures >= BREAKER_TRIPS { 1 } else { IN_FLIGHT_MAX };
+        if self.in_flight >= in_flight_max { CROWDED_PAUSE } else { Duration::ZERO }
     }
 }
 
@@ -206,7 +214,7 @@ mod tests {
         let (budget, clock) = budget(5, &[]);
         let mut starts: Vec<Duration> = Vec::new();
         for step in 0..2_000_u64 {
-            if let Ok(slot) = budget.take() {
+            if let Ok(slot) = budget.take(false) {
                 starts.push(clock.monotonic());
                 clock.advance(Duration::from_millis(step * 7_919 % 2_500));
                 drop(slot);
@@ -224,25 +232,25 @@ mod tests {
     fn reads_before_a_restart_count() {
         let (budget, clock) = budget(3, &[10, 50, 70, 55]);
         assert_eq!(budget.used(), 3);
-        assert_eq!(budget.take().unwrap_err().wait, Duration::from_secs(5));
+        assert_eq!(budget.take(false).unwrap_err().wait, Duration::from_secs(5));
         clock.advance(Duration::from_secs(5));
-        assert!(budget.take().is_ok());
+        assert!(budget.take(false).is_ok());
     }
 
     #[test]
     fn a_read_that_was_not_made_costs_nothing() {
         let (budget, _clock) = budget(1, &[]);
-        budget.take().unwrap().give_back();
-        assert!(budget.take().is_ok());
+        budget.take(false).unwrap().give_back();
+        assert!(budget.take(false).is_ok());
     }
 
     #[test]
     fn a_429_stops_all_reads_for_as_long_as_it_says() {
         let (budget, clock) = budget(48, &[]);
         budget.learn(&told(Answer::Paused { pause: Duration::from_secs(7) }, 429));
-        assert_eq!(budget.take().unwrap_err().wait, Duration::from_secs(7));
+        assert_eq!(budget.take(false).unwrap_err().wait, Duration::from_secs(7));
         clock.advance(Duration::from_secs(7));
-        assert!(budget.take().is_ok());
+        assert!(budget.take(false).is_ok());
         assert!(!budget.key_refused());
     }
 
@@ -259,15 +267,15 @@ mod tests {
     fn trouble_that_piles_up_opens_the_breaker_and_one_good_answer_closes_it() {
         let (budget, clock) = budget(48, &[]);
         for _ in 0..BREAKER_TRIPS {
-            assert!(budget.take().is_ok());
+            assert!(budget.take(false).is_ok());
             budget.learn(&told(Answer::Nothing, 500));
         }
-        assert_eq!(budget.take().unwrap_err().wait, BREAKER_PAUSE);
+        assert_eq!(budget.take(false).unwrap_err().wait, BREAKER_PAUSE);
         clock.advance(BREAKER_PAUSE);
-        let probe = budget.take().unwrap();
-        assert!(budget.take().is_err(), "one read at a time tries");
+        let probe = budget.take(false).unwrap();
+        assert!(budget.take(false).is_err(), "one read at a time tries");
         budget.learn(&told(Answer::NotFound, 404));
         drop(probe);
-        assert!(budget.take().is_ok() && budget.take().is_ok());
+        assert!(budget.take(false).is_ok() && budget.take(false).is_ok());
     }
 }

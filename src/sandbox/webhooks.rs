@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::plan::Ping;
+use super::plan::{Fate, Ping};
 use super::world::{Attempt, Purchase};
 use super::{Sandbox, shape};
 use crate::domain::time::Time;
@@ -15,6 +15,9 @@ impl Sandbox {
     /// Sends what the plan of a purchase says.
     pub(super) fn announce(self: &Arc<Self>, purchase: &Purchase) {
         let Some(url) = &purchase.callback_url else { return };
+        if purchase.plan.fate == Fate::NeverEnds {
+            return;
+        }
         for ping in &purchase.plan.webhooks {
             let sandbox = Arc::clone(self);
             let (purchase, ping, url) = (purchase.clone(), ping.clone(), url.clone());

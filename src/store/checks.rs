@@ -15,11 +15,14 @@ use crate::domain::credits::Usd;
 use crate::domain::decision::{Answer, Decision, Fact, Told};
 use crate::domain::generation::Generation;
 use crate::domain::id::{CheckId, GenerationId};
-use crate::domain::schedule::{Due, FRESH_FOR, Rules};
+use crate::domain::schedule::{Due, Rules};
 use crate::domain::time::Time;
 
 /// Longest answer kept as evidence, in bytes; no documented status answer comes near it.
 const BODY_BYTES_MAX: usize = 16 * 1_024;
+
+/// More reads than can be under way when a process ends.
+const INTERRUPTED_MAX: u32 = 256;
 
 /// A read that was written down and is to be made.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,21 +56,51 @@ impl Store {
     /// # Errors
     /// [`StoreError`] when the database cannot be read.
     pub async fn due(&self, limit: u32, now: Time) -> Result<(Vec<Due>, Vec<Due>), StoreError> {
-        let read = async |order: &str, from: Time, to: Time| {
+        let read = async |order: &str| {
             let sql = format!(
                 "SELECT id, uid, check_at, expected_by, price_micros FROM generations
-                 WHERE check_at > ?1 AND check_at <= ?2 ORDER BY check_at {order} LIMIT ?3"
+                 WHERE check_at <= ?1 ORDER BY check_at {order} LIMIT ?2"
             );
-            let rows = sqlx::query(sqlx::AssertSqlSafe(sql))
-                .bind(from.as_ms())
-                .bind(to.as_ms())
-                .bind(limit)
-                .fetch_all(&self.readers)
-                .await?;
+            let rows =
+                sqlx::query(sqlx::AssertSqlSafe(sql)).bind(now.as_ms()).bind(limit).fetch_all(&self.readers).await?;
             rows.iter().map(due).collect::<Result<Vec<_>, StoreError>>()
         };
-        let old = now - FRESH_FOR;
-        Ok((read("DESC", old, now).await?, read("ASC", Time::from_ms(i64::MIN), old).await?))
+        Ok((read("DESC").await?, read("ASC").await?))
+    }
+
+    /// Ends the reads that the process before this one left unanswered, and makes their generations due again. Only for the
+    /// start: there is one process, so nobody else is waiting for an answer.
+    ///
+    /// # Errors
+    /// [`StoreError`] when that was not kept.
+    pub async fn end_interrupted_checks(&self, now: Time) -> Result<(), StoreError> {
+        self.writer
+            .run(move |tx| {
+                Box::pin(async move {
+                    let interrupted: Vec<(i64, i64)> = sqlx::query_as(
+                        "SELECT id, generation FROM (SELECT id, generation, answered_at FROM checks ORDER BY id DESC LIMIT ?1)
+                         WHERE answered_at IS NULL AND generation IS NOT NULL",
+                    )
+                    .bind(INTERRUPTED_MAX)
+                    .fetch_all(&mut *tx.connection)
+                    .await?;
+                    for (check, generation) in interrupted {
+                        sqlx::query("UPDATE checks SET answered_at = ?1, answer = 'nothing', said = ?2 WHERE id = ?3")
+                            .bind(now.as_ms())
+                            .bind("the process ended before the answer came")
+                            .bind(check)
+                            .execute(&mut *tx.connection)
+                            .await?;
+                        sqlx::query("UPDATE generations SET check_at = min(check_at, ?1) WHERE id = ?2 AND check_at IS NOT NULL")
+                            .bind(now.as_ms())
+                            .bind(generation)
+                            .execute(&mut *tx.connection)
+                            .await?;
+                    }
+                    Ok(())
+                })
+            })
+            .await
     }
 
     /// When the next generation is to be asked about or told that time has passed.

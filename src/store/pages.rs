@@ -10,7 +10,8 @@ use sqlx::{QueryBuilder, Row};
 
 use super::StoreError;
 use crate::domain::credits::CreditState;
-use crate::domain::generation::{Attention, Source, Status};
+use crate::domain::generation::{Attention, Status};
+use crate::domain::outcome::Source;
 use crate::domain::time::Time;
 
 /// Which way a list runs.

@@ -9,10 +9,9 @@ use sqlx::sqlite::{Sqlite, SqliteArguments, SqliteRow};
 use super::StoreError;
 use crate::domain::credits::Usd;
 use crate::domain::family::Family;
-use crate::domain::generation::{
-    Attention, Failure, Generation, Learned, Request, Source, State, Status, Verification, Via, Watch,
-};
+use crate::domain::generation::{Attention, Generation, Request, State, Status, Via, Watch};
 use crate::domain::id::{GenerationId, ProviderId};
+use crate::domain::outcome::{Failure, Learned, Source, Verification};
 use crate::domain::time::Time;
 
 /// The columns of a generation, in the order of [`bind`]; the row id is not among them.

@@ -169,3 +169,77 @@ impl Writer {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use sqlx::Row;
+    use sqlx::sqlite::SqliteConnectOptions;
+    use sqlx::{ConnectOptions, Executor};
+
+    use super::*;
+
+    async fn writer(folder: &tempfile::TempDir) -> (Queue, Writer, SqliteConnectOptions) {
+        let file = folder.path().join("test.db");
+        let options = super::super::options(&format!("sqlite://{}", file.display())).unwrap();
+        let mut connection = options.connect().await.unwrap();
+        connection.execute("CREATE TABLE numbers (n INTEGER NOT NULL UNIQUE) STRICT").await.unwrap();
+        let (queue, writer) = new(connection, broadcast::Sender::new(16));
+        (queue, writer, options)
+    }
+
+    async fn insert(queue: &Queue, n: i64) -> Result<i64, StoreError> {
+        queue
+            .run(move |tx| {
+                Box::pin(async move {
+                    sqlx::query("INSERT INTO numbers VALUES (?1)").bind(n).execute(&mut *tx.connection).await?;
+                    Ok(n)
+                })
+            })
+            .await
+    }
+
+    #[tokio::test]
+    async fn each_caller_gets_its_own_result_and_a_bad_command_fails_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let (queue, writer, options) = writer(&folder).await;
+        // All are queued before the writer runs: one group. 5 comes twice, so its second command fails.
+        let calls = [1, 5, 2, 5, 3].map(|n| {
+            let queue = queue.clone();
+            async move { insert(&queue, n).await }
+        });
+        drop(queue);
+        let (results, written) = tokio::join!(futures_util::future::join_all(calls), writer.run());
+        written.unwrap();
+        let got: Vec<_> = results.iter().map(|result| result.as_ref().ok().copied()).collect();
+        assert_eq!(got, [Some(1), Some(5), Some(2), None, Some(3)]);
+        assert!(matches!(results[3], Err(StoreError::Failed(_))));
+        let mut connection = options.connect().await.unwrap();
+        let rows = sqlx::query("SELECT n FROM numbers ORDER BY rowid").fetch_all(&mut connection).await.unwrap();
+        let kept: Vec<i64> = rows.iter().map(|row| row.get("n")).collect();
+        assert_eq!(kept, [1, 5, 2, 3], "in the order of the calls");
+    }
+
+    #[tokio::test]
+    async fn a_caller_that_goes_away_changes_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let (queue, writer, options) = writer(&folder).await;
+        {
+            let call = insert(&queue, 7);
+            tokio::pin!(call);
+            assert!(futures_util::poll!(call).is_pending());
+        }
+        drop(queue);
+        writer.run().await.unwrap();
+        let mut connection = options.connect().await.unwrap();
+        let kept: i64 = sqlx::query_scalar("SELECT n FROM numbers").fetch_one(&mut connection).await.unwrap();
+        assert_eq!(kept, 7);
+    }
+
+    #[tokio::test]
+    async fn without_a_writer_the_caller_is_told_to_come_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let (queue, writer, _options) = writer(&folder).await;
+        drop(writer);
+        assert!(matches!(insert(&queue, 1).await, Err(StoreError::Unavailable(_))));
+    }
+}

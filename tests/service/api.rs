@@ -50,19 +50,19 @@ async fn a_prepared_generation_is_not_charged_and_not_checked() {
 async fn a_registered_generation_is_expected_as_its_model_and_duration_say() {
     let world = World::new().await;
     for (n, (model, seconds, expected_by)) in [
-        (json!("kling_o3"), json!(5), "2026-11-23T09:53:00Z"),
-        (json!("kling_o3"), json!(15), "2026-11-23T09:57:00Z"),
-        (json!("kling_o3_pro"), json!(5), "2026-11-23T09:54:30Z"),
-        (json!("kling_o3_pro"), json!(10), "2026-11-23T09:57:30Z"),
-        (Value::Null, Value::Null, "2026-11-23T10:00:30Z"),
-        (json!("kling_o4"), json!(5), "2026-11-23T10:00:30Z"),
+        (json!("kling_o3"), json!(5), "2026-11-23T10:02:00Z"),
+        (json!("kling_o3"), json!(15), "2026-11-23T10:06:00Z"),
+        (json!("kling_o3_pro"), json!(5), "2026-11-23T10:03:30Z"),
+        (json!("kling_o3_pro"), json!(10), "2026-11-23T10:06:30Z"),
+        (Value::Null, Value::Null, "2026-11-23T10:09:30Z"),
+        (json!("kling_o4"), json!(5), "2026-11-23T10:09:30Z"),
     ]
     .into_iter()
     .enumerate()
     {
         let body = json!({
             "generation_id": format!("p-{n}"), "family": O3, "model": model, "duration_seconds": seconds,
-            "price": "0.45", "submitted_at": "2026-11-23T09:50:00Z",
+            "price": "0.45", "submitted_at": "2026-11-23T09:59:00Z",
         });
         let shown = world.post("/v1/generations", &body).await.expect(201);
         assert_eq!(shown["expected_by"], expected_by, "{model} {seconds}");
@@ -277,6 +277,7 @@ async fn the_timeline_tells_everything_oldest_first() {
     let world = World::new().await;
     let bought = world.buy(Plan::completed().lost()).await;
     world.advance_s(210).await;
+    world.advance_s(1).await;
     world.webhook(&bought.callback_url, "garbage").await.problem(422, "UNREADABLE_WEBHOOK");
     let all = world.get(&format!("/v1/generations/{}/timeline", bought.id)).await.expect(200);
     let kinds: Vec<_> = all["data"].as_array().unwrap().iter().map(|entry| text(&entry["kind"])).collect();

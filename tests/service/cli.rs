@@ -150,7 +150,7 @@ fn secrets_can_be_read_from_files_and_stay_as_they_are() {
     let config = load(&[("RECOUP_API__KEY_FILE", path("api")), ("RECOUP_WEBHOOK__SECRETS_FILE", path("secrets"))]);
     let config = config.unwrap().config;
     assert_eq!(config.api.key.expose(), "0012300000000000e5");
-    let secrets: Vec<_> = config.webhook.secrets.iter().map(|secret| secret.expose()).collect();
+    let secrets: Vec<_> = config.webhook.secrets.iter().map(recoup::secret::Secret::expose).collect();
     assert_eq!(secrets, ["the first secret of all", "the second secret of all"]);
     let both = load(&[("RECOUP_API__KEY_FILE", path("api")), ("RECOUP_API__KEY", "another long key here".to_owned())]);
     assert!(both.unwrap_err().to_string().contains("api.key_file"));

@@ -13,8 +13,8 @@ async fn the_filter_and_the_shown_state_agree_at_every_time() {
     let never = Plan { fate: Fate::NeverEnds, ..Plan::completed() };
     world.prepare().await;
     world.buy(Plan::completed().taking(Duration::ZERO)).await;
-    world.buy(Plan::failed("TIMEOUT").taking(Duration::from_secs(60))).await;
-    world.buy(Plan::failed("TIMEOUT").lost().taking(Duration::from_secs(60))).await;
+    world.buy(Plan::failed("TIMEOUT").taking(Duration::from_mins(1))).await;
+    world.buy(Plan::failed("TIMEOUT").lost().taking(Duration::from_mins(1))).await;
     world.buy(never.clone()).await;
     world.buy(Plan { fate: Fate::CompletedWithoutUrl { reads: 50 }, ..Plan::completed() }).await;
     world.buy(Plan { fate: Fate::Forgotten, ..Plan::completed().lost() }).await;

@@ -136,7 +136,7 @@ async fn stopping_answers_those_who_wait() {
     let (sent, waiting) = tokio::sync::oneshot::channel();
     let mut tasks = tokio::task::JoinSet::new();
     tasks.spawn(async move {
-        drop(sent.send(()));
+        sent.send(()).unwrap();
         request.send().await.unwrap().status()
     });
     waiting.await.unwrap();

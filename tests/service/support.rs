@@ -8,7 +8,7 @@ use recoup::app::{App, Listeners};
 use recoup::clock::{Clock, ManualClock};
 use recoup::config::Config;
 use recoup::domain::time::Time;
-use recoup::sandbox::{Plan, Purchase, Sandbox, Settings};
+use recoup::sandbox::{Fate, Plan, Purchase, Sandbox, Settings};
 use recoup::secret::Secret;
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -16,14 +16,14 @@ use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
-pub const KEY: &str = "the key that may do everything";
-pub const PROVIDER_KEY: &str = "the provider's key";
-pub const O3: &str = "kling/o3-video";
+pub(crate) const KEY: &str = "the key that may do everything";
+pub(crate) const PROVIDER_KEY: &str = "the provider's key";
+pub(crate) const O3: &str = "kling/o3-video";
 
 /// 2026-11-23T10:00:00Z
-pub const START: Time = Time::from_ms(1_795_428_000_000);
+pub(crate) const START: Time = Time::from_ms(1_795_428_000_000);
 
-pub struct World {
+pub(crate) struct World {
     pub clock: Arc<ManualClock>,
     pub sandbox: Arc<Sandbox>,
     pub url: String,
@@ -37,7 +37,7 @@ pub struct World {
 
 /// An answer, read whole.
 #[derive(Debug)]
-pub struct Answer {
+pub(crate) struct Answer {
     pub status: u16,
     pub headers: reqwest::header::HeaderMap,
     pub body: Value,
@@ -45,14 +45,14 @@ pub struct Answer {
 
 impl Answer {
     #[track_caller]
-    pub fn expect(self, status: u16) -> Value {
+    pub(crate) fn expect(self, status: u16) -> Value {
         assert_eq!(self.status, status, "{}", self.body);
         self.body
     }
 
     /// A problem of this status and code.
     #[track_caller]
-    pub fn problem(self, status: u16, code: &str) -> Value {
+    pub(crate) fn problem(self, status: u16, code: &str) -> Value {
         assert_eq!(self.status, status, "{}", self.body);
         assert_eq!(self.headers["content-type"], "application/problem+json");
         assert_eq!(self.body["code"], code, "{}", self.body);
@@ -66,16 +66,16 @@ impl Answer {
 }
 
 impl World {
-    pub async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         Self::with(|_| {}).await
     }
 
     /// A world whose configuration differs from the defaults.
-    pub async fn with(change: impl FnOnce(&mut Config)) -> Self {
+    pub(crate) async fn with(change: impl FnOnce(&mut Config)) -> Self {
         Self::with_provider(Settings::default(), change).await
     }
 
-    pub async fn with_provider(settings: Settings, change: impl FnOnce(&mut Config)) -> Self {
+    pub(crate) async fn with_provider(settings: Settings, change: impl FnOnce(&mut Config)) -> Self {
         let clock = Arc::new(ManualClock::new(START));
         let settings = Settings { api_key: Some(PROVIDER_KEY.to_owned()), ..settings };
         let sandbox = Sandbox::new(settings, clock.clone()).unwrap();
@@ -93,7 +93,7 @@ impl World {
         config.webhook.secrets = vec![Secret::new("a secret for callback URLs")];
         config.api.key = Secret::new(KEY);
         change(&mut config);
-        let http = recoup::provider::http_client(Duration::from_secs(60)).unwrap();
+        let http = recoup::provider::http_client(Duration::from_mins(1)).unwrap();
         let mut world =
             Self { clock, sandbox, url: String::new(), provider_url, folder, config, http, app: None, provider };
         world.start().await;
@@ -113,34 +113,36 @@ impl World {
     }
 
     /// Stops the service in good order and starts it again on the same database.
-    pub async fn restart(&mut self) {
+    pub(crate) async fn restart(&mut self) {
         self.stop().await;
         self.start().await;
     }
 
     /// Starts the service that was stopped.
-    pub async fn resume(&mut self) {
+    pub(crate) async fn resume(&mut self) {
         self.start().await;
     }
 
-    pub async fn stop(&mut self) {
+    pub(crate) async fn stop(&mut self) {
         let (app, stop) = self.app.take().unwrap();
         stop.cancel();
         app.stopped().await.unwrap();
     }
 
-    /// Moves time, and waits until the sweeper has done all that this made due.
-    pub async fn advance(&self, span: Duration) {
+    /// Moves time, and waits until the provider has sent and the sweeper has done all that this made due.
+    pub(crate) async fn advance(&self, span: Duration) {
         self.clock.advance(span);
+        let now = self.clock.now();
+        self.sandbox.until(|ledger| ledger.iter().all(|bought| bought.attempts.len() >= due(bought, now))).await;
         self.idle().await;
     }
 
-    pub async fn advance_s(&self, seconds: u64) {
+    pub(crate) async fn advance_s(&self, seconds: u64) {
         self.advance(Duration::from_secs(seconds)).await;
     }
 
     /// Waits until the sweeper sleeps beyond the present time.
-    pub async fn idle(&self) {
+    pub(crate) async fn idle(&self) {
         let (app, _) = self.app.as_ref().unwrap();
         let now = self.clock.now();
         let mut sweeper = app.sweeper();
@@ -148,16 +150,16 @@ impl World {
     }
 
     /// Waits until the provider was asked so often about everything together, and the answers are taken in.
-    pub async fn after_reads(&self, count: usize) {
+    pub(crate) async fn after_reads(&self, count: usize) {
         self.sandbox.until(|ledger| ledger.iter().map(|bought| bought.reads.len()).sum::<usize>() >= count).await;
         self.idle().await;
     }
 
-    pub fn reads(&self) -> usize {
+    pub(crate) fn reads(&self) -> usize {
         self.sandbox.ledger().iter().map(|bought| bought.reads.len()).sum()
     }
 
-    pub async fn send(&self, method: Method, path: &str, key: Option<&str>, body: Option<&Value>) -> Answer {
+    pub(crate) async fn send(&self, method: Method, path: &str, key: Option<&str>, body: Option<&Value>) -> Answer {
         let mut request = self.http.request(method, format!("{}{path}", self.url));
         if let Some(key) = key {
             request = request.bearer_auth(key);
@@ -168,53 +170,54 @@ impl World {
         Self::read(request.send().await.unwrap()).await
     }
 
-    pub async fn read(response: reqwest::Response) -> Answer {
+    pub(crate) async fn read(response: reqwest::Response) -> Answer {
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
         let text = response.text().await.unwrap();
         let body = serde_json::from_str(&text).unwrap_or(Value::String(text));
         Answer { status, headers, body }
     }
 
-    pub async fn get(&self, path: &str) -> Answer {
+    pub(crate) async fn get(&self, path: &str) -> Answer {
         self.send(Method::GET, path, Some(KEY), None).await
     }
 
-    pub async fn post(&self, path: &str, body: &Value) -> Answer {
+    pub(crate) async fn post(&self, path: &str, body: &Value) -> Answer {
         self.send(Method::POST, path, Some(KEY), Some(body)).await
     }
 
-    pub async fn patch(&self, path: &str, body: &Value) -> Answer {
+    pub(crate) async fn patch(&self, path: &str, body: &Value) -> Answer {
         self.send(Method::PATCH, path, Some(KEY), Some(body)).await
     }
 
     /// A generation as the API shows it.
-    pub async fn generation(&self, id: &str) -> Value {
+    pub(crate) async fn generation(&self, id: &str) -> Value {
         self.get(&format!("/v1/generations/{id}")).await.expect(200)
     }
 
     /// The timeline's entries of one kind.
-    pub async fn timeline(&self, id: &str, kind: &str) -> Vec<Value> {
+    pub(crate) async fn timeline(&self, id: &str, kind: &str) -> Vec<Value> {
         let all = self.get(&format!("/v1/generations/{id}/timeline")).await.expect(200);
         let entries = all["data"].as_array().unwrap().clone();
         entries.into_iter().filter(|entry| entry["kind"] == kind).collect()
     }
 
     /// The types of the events of a generation, in order.
-    pub async fn events(&self, id: &str) -> Vec<String> {
+    pub(crate) async fn events(&self, id: &str) -> Vec<String> {
         let events = self.timeline(id, "event").await;
-        let sequences: Vec<_> = events.iter().map(|event| event["sequence"].as_u64().unwrap()).collect();
-        assert_eq!(sequences, (1..=events.len() as u64).collect::<Vec<_>>(), "sequence without gaps");
+        for (n, event) in (1_u64..).zip(&events) {
+            assert_eq!(event["sequence"], n, "sequence without gaps");
+        }
         events.iter().map(|event| event["type"].as_str().unwrap().to_owned()).collect()
     }
 
     /// Prepares a generation; gives its id and callback URL.
-    pub async fn prepare(&self) -> (String, String) {
+    pub(crate) async fn prepare(&self) -> (String, String) {
         let prepared = self.post("/v1/generations", &json!({"family": O3})).await.expect(201);
         (text(&prepared["id"]), text(&prepared["callback_url"]))
     }
 
     /// Registers a generation bought elsewhere: 5 seconds in standard, expected within three minutes.
-    pub async fn register(&self, provider_id: &str) -> String {
+    pub(crate) async fn register(&self, provider_id: &str) -> String {
         let body = json!({
             "generation_id": provider_id, "family": O3, "model": "kling_o3", "duration_seconds": 5, "price": "0.1500",
         });
@@ -222,11 +225,11 @@ impl World {
     }
 
     /// Prepares, buys at the sandbox with that fate, binds. 5 seconds in standard.
-    pub async fn buy(&self, plan: Plan) -> Bought {
+    pub(crate) async fn buy(&self, plan: Plan) -> Bought {
         self.buy_with(plan, json!({})).await
     }
 
-    pub async fn buy_with(&self, plan: Plan, extra: Value) -> Bought {
+    pub(crate) async fn buy_with(&self, plan: Plan, extra: Value) -> Bought {
         let mut body = json!({"family": O3, "model": "kling_o3", "duration_seconds": 5});
         body.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
         let prepared = self.post("/v1/generations", &body).await.expect(201);
@@ -248,22 +251,31 @@ impl World {
     }
 
     /// The provider's own record of a purchase.
-    pub fn purchase(&self, provider_id: &str) -> Purchase {
+    pub(crate) fn purchase(&self, provider_id: &str) -> Purchase {
         self.sandbox.ledger().into_iter().find(|bought| bought.id == provider_id).unwrap()
     }
 
     /// A webhook, by hand.
-    pub async fn webhook(&self, url: &str, body: impl Into<reqwest::Body>) -> Answer {
+    pub(crate) async fn webhook(&self, url: &str, body: impl Into<reqwest::Body>) -> Answer {
         Self::read(self.http.post(url).body(body).send().await.unwrap()).await
     }
 
     /// The standing callback URL of O3 video.
-    pub fn standing_url(&self) -> String {
+    pub(crate) fn standing_url(&self) -> String {
         let keys = recoup::domain::callback::CallbackKeys::new(self.config.webhook.secrets.iter().map(Secret::expose));
         let family = recoup::domain::family::Family::of(O3).unwrap();
         let token = keys.mint(family, recoup::domain::callback::Reference::Standing).unwrap();
         format!("{}/webhooks/{O3}/{token}", self.url)
     }
+}
+
+/// The webhooks that the provider has sent at least once by `now`.
+fn due(bought: &Purchase, now: Time) -> usize {
+    if bought.callback_url.is_none() || bought.plan.fate == Fate::NeverEnds {
+        return 0;
+    }
+    let webhooks = bought.plan.webhooks.iter();
+    webhooks.filter(|ping| bought.ends_at + Duration::from_millis(ping.after_ms) <= now).count()
 }
 
 impl Drop for World {
@@ -276,22 +288,22 @@ impl Drop for World {
     }
 }
 
-pub struct Bought {
+pub(crate) struct Bought {
     pub id: String,
     pub provider_id: String,
     pub callback_url: String,
 }
 
-pub fn text(value: &Value) -> String {
+pub(crate) fn text(value: &Value) -> String {
     value.as_str().unwrap_or_else(|| panic!("{value} is no text")).to_owned()
 }
 
-pub fn completed(id: &str, url: &str) -> String {
+pub(crate) fn completed(id: &str, url: &str) -> String {
     json!({"generation_id": id, "status": "completed", "video_url": url, "model": "kling-o3-video-5s", "message": null})
         .to_string()
 }
 
-pub fn failed(id: &str, message: &str) -> String {
+pub(crate) fn failed(id: &str, message: &str) -> String {
     json!({"generation_id": id, "status": "failed", "video_url": null, "model": "kling-o3-video-5s", "message": message})
         .to_string()
 }

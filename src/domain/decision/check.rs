@@ -1,12 +1,16 @@
 //! What follows from an answer of the provider's status endpoint.
 
 use super::{Answer, Attention, Draft, Learned, Outcome, State};
-use crate::domain::generation::{Source, Verification};
 use crate::domain::notice::Word;
+use crate::domain::outcome::{Source, Verification};
 use crate::domain::schedule::{NOT_FOUND_BELIEVED, Rules};
 
 impl Draft<'_> {
     pub(super) fn answer(&mut self, answer: &Answer) {
+        // Without an id nothing was asked; an answer to nothing says nothing.
+        if self.next.provider_id.is_none() {
+            return;
+        }
         match answer {
             Answer::Known(notice) => {
                 let watch = &mut self.next.watch;
@@ -56,8 +60,18 @@ impl Draft<'_> {
 
     fn ask_again(&mut self) {
         self.next.watch.running_streak += 1;
-        let again = self.wants_answer().then(|| self.rules.recheck_at(&self.next, self.now));
-        self.next.watch.check_at = again;
+        self.next.watch.check_at = self.wants_answer().then(|| {
+            let again = self.rules.recheck_at(&self.next, self.now);
+            // Somebody asked before it could be done: that is no reason to keep asking.
+            let doubted = self.next.claim.is_some() || self.next.attention.is_some();
+            let first = self.rules.first_check_at(&self.next);
+            if !doubted && self.now < first {
+                self.next.watch.running_streak = 0;
+                first
+            } else {
+                again
+            }
+        });
     }
 
     /// Three of these, the pause apart, are believed. Never a failure: the provider has only lost its memory.

@@ -14,12 +14,15 @@ mod tests;
 use std::time::Duration;
 
 use super::callback::Reference;
+use super::credits::Usd;
 use super::event::EventKind;
-use super::generation::{Attention, Details, Failure, Generation, Learned, Outcome, State, Watch, words};
+use super::generation::{Attention, Details, Generation, State, Watch};
+use super::id::ProviderId;
 use super::notice::Notice;
+use super::outcome::{Failure, Learned, Outcome};
 use super::schedule::Rules;
 use super::time::Time;
-use super::{credits::Usd, generation, id::ProviderId};
+use super::words::words;
 
 /// Something that became known.
 #[derive(Clone, Debug, PartialEq, Eq)]

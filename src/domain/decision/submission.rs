@@ -1,6 +1,7 @@
 //! What follows from the answer to a purchase, and from what the user adds.
 
-use super::{Attention, Details, Draft, EventKind, State, Submission, generation::fill};
+use super::{Attention, Details, Draft, EventKind, State, Submission};
+use crate::domain::outcome::fill;
 
 impl Draft<'_> {
     pub(super) fn submission(&mut self, submission: &Submission) {

@@ -1,8 +1,8 @@
 //! What follows from a webhook.
 
 use super::{Attention, Disposition, Draft, EventKind, Learned, Notice, Outcome, Reference, State};
-use crate::domain::generation::{Source, Verification};
 use crate::domain::notice::Word;
+use crate::domain::outcome::{Source, Verification};
 use crate::domain::schedule::Confirm;
 
 impl Draft<'_> {
