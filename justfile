@@ -1,0 +1,22 @@
+# What developers do most; CI calls `.ci/run`.
+
+# everything that has to hold before a change lands
+check:
+    .ci/run
+
+# all tests, with nextest where it is installed
+test *arguments:
+    cargo nextest run {{arguments}} || cargo test {{arguments}}
+
+# watch lost videos come back
+demo *arguments:
+    cargo run --release -- demo {{arguments}}
+
+# bring the sources into shape
+fix:
+    cargo clippy --fix --all-targets --allow-dirty
+    cargo fmt
+
+# the container image
+image tag="recoup":
+    docker build --tag {{tag}} .
