@@ -151,6 +151,12 @@ CREATE TABLE notes (
 
 CREATE INDEX notes_generation ON notes (generation);
 
+-- One row, written to see whether the database takes writes.
+CREATE TABLE heartbeat (
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    at INTEGER NOT NULL
+) STRICT;
+
 -- Error codes that are not in the catalogue, as they came.
 CREATE TABLE unknown_codes (
     code    TEXT    PRIMARY KEY,

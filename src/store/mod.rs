@@ -34,8 +34,12 @@ pub use reports::{Counts, UnknownCode};
 pub use timeline::Entry;
 pub use writer::{Change, Writer};
 
+use crate::domain::time::Time;
+
 /// The oldest SQLite without the WAL-reset bug, which can lose or corrupt what was committed.
 const SQLITE_MIN: (u32, u32, u32) = (3, 51, 3);
+/// SQLite's `IOERR_SHMSIZE`: the index of the WAL could not grow, which on a full disk is no fault of the disk.
+const SHARED_MEMORY_FULL: u32 = 4_874;
 /// Connections that read; writes have their own.
 const READERS: u32 = 4;
 /// How long a statement waits for somebody else's lock.
@@ -91,7 +95,8 @@ impl From<sqlx::Error> for StoreError {
         match &error {
             sqlx::Error::Database(database) => {
                 // SQLite's extended result codes: the low byte is the class.
-                match database.code().and_then(|code| code.parse::<u32>().ok()).map(|code| code & 0xff) {
+                let code = database.code().and_then(|code| code.parse::<u32>().ok());
+                match code.map(|code| if code == SHARED_MEMORY_FULL { 13 } else { code & 0xff }) {
                     Some(5 | 6 | 13 | 8) => Self::Unavailable(text), // BUSY, LOCKED, FULL, READONLY
                     Some(10 | 11 | 26) => Self::Broken(text),        // IOERR, CORRUPT, NOTADB
                     _ => Self::Failed(text),
@@ -138,7 +143,7 @@ impl Store {
             .acquire_timeout(BUSY_TIMEOUT)
             .connect_lazy_with(options.clone().create_if_missing(false).pragma("query_only", "ON"));
         let changes = broadcast::Sender::new(CHANGES_KEPT);
-        let (queue, writer) = writer::new(connection, changes.clone());
+        let (queue, writer) = writer::new(connection, options.create_if_missing(false), changes.clone());
         Ok((Self { readers, writer: queue, changes, _lock: lock }, writer))
     }
 
@@ -151,8 +156,18 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`] when it does not.
-    pub async fn ping(&self) -> Result<(), StoreError> {
-        self.writer.run(|_| Box::pin(async { Ok(()) })).await
+    pub async fn heartbeat(&self, now: Time) -> Result<(), StoreError> {
+        self.writer
+            .run(move |tx| {
+                Box::pin(async move {
+                    sqlx::query("INSERT INTO heartbeat VALUES (1, ?1) ON CONFLICT (id) DO UPDATE SET at = excluded.at")
+                        .bind(now.as_ms())
+                        .execute(&mut *tx.connection)
+                        .await?;
+                    Ok(())
+                })
+            })
+            .await
     }
 }
 

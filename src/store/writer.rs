@@ -4,7 +4,8 @@
 //! carried through. When the database is broken the writer ends, and with it the service.
 
 use futures_util::future::BoxFuture;
-use sqlx::{Connection, SqliteConnection};
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{ConnectOptions, Connection, SqliteConnection};
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 use super::StoreError;
@@ -112,14 +113,21 @@ impl Queue {
 /// Writes until the last [`super::Store`] is dropped.
 #[derive(Debug)]
 pub struct Writer {
-    connection: SqliteConnection,
+    /// `None` after a group failed: the connection may be in any state, and is opened anew.
+    connection: Option<SqliteConnection>,
+    options: SqliteConnectOptions,
     commands: mpsc::Receiver<Box<dyn Command>>,
     changes: broadcast::Sender<Change>,
 }
 
-pub(super) fn new(connection: SqliteConnection, changes: broadcast::Sender<Change>) -> (Queue, Writer) {
+/// `options` opens the connection again, should it be needed.
+pub(super) fn new(
+    connection: SqliteConnection,
+    options: SqliteConnectOptions,
+    changes: broadcast::Sender<Change>,
+) -> (Queue, Writer) {
     let (sender, commands) = mpsc::channel(QUEUE_MAX);
-    (Queue(sender), Writer { connection, commands, changes })
+    (Queue(sender), Writer { connection: Some(connection), options, commands, changes })
 }
 
 impl Writer {
@@ -144,14 +152,27 @@ impl Writer {
                     }
                 }
                 Err(error) if broken => return Err(error),
-                Err(error) => tracing::warn!(%error, "a group of writes was not committed"),
+                Err(error) => {
+                    // SQLite may have rolled back by itself (a full disk), sqlx does not know of it.
+                    tracing::warn!(%error, "a group of writes was not committed");
+                    if let Some(connection) = self.connection.take() {
+                        drop(connection.close_hard().await);
+                    }
+                }
             }
         }
-        self.connection.close().await.map_err(StoreError::from)
+        match self.connection.take() {
+            Some(connection) => connection.close().await.map_err(StoreError::from),
+            None => Ok(()),
+        }
     }
 
     async fn commit(&mut self, group: &mut [Box<dyn Command>], changed: &mut Vec<Change>) -> Result<(), StoreError> {
-        let mut transaction = self.connection.begin_with("BEGIN IMMEDIATE").await?;
+        let connection = match &mut self.connection {
+            Some(connection) => connection,
+            none => none.insert(self.options.connect().await?),
+        };
+        let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
         for command in group {
             let before = changed.len();
             let mut savepoint = transaction.begin().await?;
@@ -172,9 +193,7 @@ impl Writer {
 
 #[cfg(test)]
 mod tests {
-    use sqlx::Row;
-    use sqlx::sqlite::SqliteConnectOptions;
-    use sqlx::{ConnectOptions, Executor};
+    use sqlx::{Executor, Row};
 
     use super::*;
 
@@ -183,7 +202,7 @@ mod tests {
         let options = super::super::options(&format!("sqlite://{}", file.display())).unwrap();
         let mut connection = options.connect().await.unwrap();
         connection.execute("CREATE TABLE numbers (n INTEGER NOT NULL UNIQUE) STRICT").await.unwrap();
-        let (queue, writer) = new(connection, broadcast::Sender::new(16));
+        let (queue, writer) = new(connection, options.clone(), broadcast::Sender::new(16));
         (queue, writer, options)
     }
 
@@ -217,6 +236,44 @@ mod tests {
         let rows = sqlx::query("SELECT n FROM numbers ORDER BY rowid").fetch_all(&mut connection).await.unwrap();
         let kept: Vec<i64> = rows.iter().map(|row| row.get("n")).collect();
         assert_eq!(kept, [1, 5, 2, 3], "in the order of the calls");
+    }
+
+    async fn execute(queue: &Queue, sql: &'static str) -> Result<(), StoreError> {
+        queue
+            .run(move |tx| {
+                Box::pin(async move {
+                    tx.connection.execute(sql).await?;
+                    Ok(())
+                })
+            })
+            .await
+    }
+
+    #[tokio::test]
+    async fn a_full_database_refuses_and_recovers_by_itself() {
+        let folder = tempfile::tempdir().unwrap();
+        let (queue, mut writer, options) = writer(&folder).await;
+        // A connection opened again is as limited.
+        writer.options = options.clone().pragma("max_page_count", "40");
+        writer.connection = Some(writer.options.connect().await.unwrap());
+        let mut running = tokio::task::JoinSet::new();
+        running.spawn(writer.run());
+        execute(&queue, "CREATE TABLE bodies (body BLOB) STRICT").await.unwrap();
+        let keep = async || execute(&queue, "INSERT INTO bodies VALUES (zeroblob(20000))").await;
+        let mut kept = 0;
+        let error = loop {
+            match keep().await {
+                Ok(()) => kept += 1,
+                Err(error) => break error,
+            }
+        };
+        assert!(kept > 0 && matches!(error, StoreError::Unavailable(_)), "{kept}: {error}");
+        let again = keep().await.unwrap_err();
+        assert!(matches!(again, StoreError::Unavailable(_)), "still full: {again:?}");
+        // Space is made, as somebody who cleans a disk does.
+        let mut other = options.connect().await.unwrap();
+        other.execute("DELETE FROM bodies").await.unwrap();
+        keep().await.unwrap();
     }
 
     #[tokio::test]

@@ -75,18 +75,18 @@ fn every_wrong_key_or_value_is_named() {
         ("[database]\nurl = \"postgres://x\"", "database.url"),
         ("[provider]\nbase_url = \"https://x/?a=b\"", "provider.base_url"),
         ("[provider]\nstatus_checks_per_minute = 0", "provider.status_checks_per_minute"),
-        ("[webhook]\nsecrets = [\"short\"]", "webhook.secrets[0]"),
+        ("[webhook]\nsecrets = [\"\"]", "webhook.secrets[0]"),
         ("[webhook]\nsecrets = \"not a list\"", "webhook.secrets"),
         ("[webhook]\nconfirm = \"maybe\"", "webhook.confirm"),
         ("[webhook]\nmax_body = \"big\"", "webhook.max_body"),
         ("[webhook]\nallow_ips = [\"300.0.0.0/8\"]", "webhook.allow_ips"),
-        ("[api]\nkey = \"short\"", "api.key"),
+        ("[api]\nkey = 7", "api.key"),
         ("[[api.keys]]\nname = \"a\"\nsecret = \"long enough to be one\"\nscopes = [\"all\"]", "api.keys[0].scopes"),
         ("[[api.keys]]\nname = \"a\"\nscopes = [\"read\"]", "api.keys[0]"),
         ("[reconcile]\ngrace = \"soon\"", "reconcile.grace"),
         ("[reconcile]\nrecheck = []", "reconcile.recheck"),
         ("[reconcile]\nnot_found_recheck = \"0s\"", "reconcile.not_found_recheck"),
-        ("[reconcile]\ngive_up_after = \"1m\"", "reconcile.give_up_after"),
+        ("[reconcile]\ngive_up_after = \"0s\"", "reconcile.give_up_after"),
         ("[reconcile]\nenabled = \"perhaps\"", "reconcile.enabled"),
         ("[[events.endpoints]]\nurl = \"http://x\"\nsecret = \"whsec_x\"", "events.endpoints[0].url"),
         ("[[events.endpoints]]\nurl = \"https://x\"\nsecret = \"plain\"", "events.endpoints[0].secret"),
@@ -96,6 +96,7 @@ fn every_wrong_key_or_value_is_named() {
         ("[expected.\"kling/o3-video\"]\nkling_o3 = { five = [\"2m\", \"3m\"] }", "five"),
         ("[log]\nformat = \"xml\"", "log.format"),
         ("[log]\nlevel = \"lo=ud=x\"", "log.level"),
+        ("[log]\nlevel = \"loud\"", "log.level"),
         ("server = 1", "server"),
         ("[server", "line 1"),
     ] {
@@ -109,9 +110,21 @@ fn every_wrong_key_or_value_is_named() {
 #[test]
 fn all_faults_are_told_at_once() {
     let folder = tempfile::tempdir().unwrap();
-    std::fs::write(folder.path().join("config.toml"), "[server]\nmax_connections = 0\n[api]\nkey = \"short\"").unwrap();
+    std::fs::write(folder.path().join("config.toml"), "[server]\nmax_connections = 0\n[reconcile]\nrecheck = []")
+        .unwrap();
     let (_, stderr) = expect(&recoup(folder.path(), &["config", "check"], &[]), 2);
-    assert!(stderr.contains("server.max_connections") && stderr.contains("api.key"), "{stderr}");
+    assert!(stderr.contains("server.max_connections") && stderr.contains("reconcile.recheck"), "{stderr}");
+}
+
+#[test]
+fn what_is_allowed_and_probably_not_meant_is_warned_of() {
+    let folder = tempfile::tempdir().unwrap();
+    let toml = "[api]\nkey = \"short\"\n[provider]\nstatus_checks_per_minute = 600\n[server]\npublic_url = \"http://x.example\"";
+    std::fs::write(folder.path().join("config.toml"), toml).unwrap();
+    let (_, stderr) = expect(&recoup(folder.path(), &["config", "check"], &[]), 0);
+    for key in ["api.key", "provider.status_checks_per_minute", "server.public_url"] {
+        assert!(stderr.contains(&format!("warning: {key}")), "{key}: {stderr}");
+    }
 }
 
 #[test]
