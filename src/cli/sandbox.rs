@@ -7,7 +7,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use tokio_util::sync::CancellationToken;
 
-use super::{say, told_to_stop};
+use super::{Signals, say};
 use crate::clock::SystemClock;
 use crate::config::Log;
 use crate::sandbox::{Chances, Sandbox, Settings};
@@ -79,13 +79,13 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     say(format!("The simulated provider listens on http://{address}. Set provider.base_url to that."))?;
     say(format!("Fates:  POST http://{address}/sandbox/plans   or [sandbox: fail=TIMEOUT lose] in a prompt"))?;
     say(format!("Faults: POST http://{address}/sandbox/faults  Ledger: GET http://{address}/sandbox/ledger"))?;
+    let mut signals = Signals::listen()?;
     let stop = CancellationToken::new();
     let serving = sandbox.serve(listener, stop.clone());
     tokio::pin!(serving);
     tokio::select! {
         served = &mut serving => served?,
-        told = told_to_stop() => {
-            told?;
+        () = signals.told_to_stop() => {
             stop.cancel();
             serving.await?;
         }

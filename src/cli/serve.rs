@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::bail;
 use tokio_util::sync::CancellationToken;
 
-use super::{ConfigArgument, told_to_stop};
+use super::{ConfigArgument, Signals};
 use crate::app::{App, Listeners};
 use crate::clock::SystemClock;
 use crate::config::Loaded;
@@ -19,6 +19,7 @@ pub(super) async fn run(arguments: ConfigArgument) -> anyhow::Result<ExitCode> {
     for warning in warnings {
         tracing::warn!(warning, "configuration");
     }
+    let mut signals = Signals::listen()?;
     let stop = CancellationToken::new();
     let listeners = Listeners::bind(&config)?;
     let address = listeners.public.local_addr()?;
@@ -31,8 +32,7 @@ pub(super) async fn run(arguments: ConfigArgument) -> anyhow::Result<ExitCode> {
     let stopped = app.stopped();
     tokio::pin!(stopped);
     tokio::select! {
-        told = told_to_stop() => {
-            told?;
+        () = signals.told_to_stop() => {
             tracing::info!("stopping: finishing what is in flight");
             stop.cancel();
         }

@@ -72,12 +72,13 @@ impl Config {
         faults.check(self.webhook.max_body.as_u64() > 0, "webhook.max_body", "must be larger than nothing");
         faults.check(self.webhook.max_body.as_u64() <= 16 << 20, "webhook.max_body", "must be at most 16MiB");
         faults.check(self.gateway.max_body.as_u64() > 0, "gateway.max_body", "must be larger than nothing");
-        let filter = self.log.level.parse::<tracing_subscriber::filter::EnvFilter>();
-        faults.check(
-            filter.is_ok(),
-            "log.level",
-            "must be error, warn, info, debug or trace, or directives like recoup=debug",
-        );
+        let levels = ["off", "error", "warn", "info", "debug", "trace"];
+        let level = levels.contains(&self.log.level.to_ascii_lowercase().as_str());
+        // A single word that is no level would be taken for the name of a part of the program.
+        let directives = self.log.level.contains(['=', ','])
+            && self.log.level.parse::<tracing_subscriber::filter::EnvFilter>().is_ok();
+        let wanted = "must be error, warn, info, debug or trace, or directives like recoup=debug";
+        faults.check(level || directives, "log.level", wanted);
     }
 
     fn check_secrets(&self, faults: &mut Faults) {

@@ -129,6 +129,7 @@ impl Store {
         let options = options(url)?;
         let path = options.get_filename().to_owned();
         let lock = Arc::new(Lock::acquire(&path)?);
+        protect(&path);
         let unusable = |error: &dyn std::fmt::Display| OpenError::Unusable {
             path: path.clone(),
             cause: error.to_string(),
@@ -137,7 +138,6 @@ impl Store {
         let mut connection = options.connect().await.map_err(|error| unusable(&error))?;
         check_version(&mut connection).await?;
         sqlx::migrate!().run(&mut connection).await.map_err(|error| unusable(&error))?;
-        protect(&path);
         let readers = SqlitePoolOptions::new()
             .max_connections(READERS)
             .acquire_timeout(BUSY_TIMEOUT)
@@ -228,10 +228,16 @@ async fn check_version(connection: &mut sqlx::SqliteConnection) -> Result<(), Op
     if (next(), next(), next()) >= SQLITE_MIN { Ok(()) } else { Err(OpenError::Version(version)) }
 }
 
-/// The database holds prompts and result links: readable by its owner only. Best effort; some volumes have no modes.
+/// The database holds prompts and result links: readable by its owner only. SQLite gives the files beside it the same
+/// mode, so a new one is made private before SQLite opens it. Best effort: some volumes have no modes.
 fn protect(path: &Path) {
-    use std::os::unix::fs::PermissionsExt;
-    if let Err(error) = std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)) {
+    use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+    let private = if path.exists() {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))
+    } else {
+        std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map(drop)
+    };
+    if let Err(error) = private {
         tracing::warn!(%error, path = %path.display(), "cannot make the database private");
     }
 }

@@ -56,6 +56,17 @@ async fn a_second_process_on_the_same_database_is_refused_by_name() {
 }
 
 #[tokio::test]
+async fn the_database_and_the_files_beside_it_are_private() {
+    use std::os::unix::fs::PermissionsExt;
+    let world = World::new().await;
+    world.register("p-1").await;
+    for name in ["recoup.db", "recoup.db-wal", "recoup.db-shm"] {
+        let mode = world.folder.path().join(name).metadata().unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{name}");
+    }
+}
+
+#[tokio::test]
 async fn a_file_that_is_no_database_is_named_and_left_alone() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("recoup.db");

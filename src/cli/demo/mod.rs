@@ -20,7 +20,7 @@ use url::Url;
 
 use self::cast::Role;
 use self::client::{Client, Shown};
-use super::{say, told_to_stop};
+use super::{Signals, say};
 use crate::app::{App, Listeners};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, Span};
@@ -74,6 +74,7 @@ impl Drop for Folder {
 pub(super) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let roles = cast::cast(arguments.generations, arguments.lose, arguments.seed);
+    let mut signals = Signals::listen()?;
     let stage = set_up(arguments.seed, &clock).await?;
     say(format!(
         "recoup demo: {} videos from a simulated provider, {} webhooks get lost on the way. A minute of the provider is a \
@@ -83,7 +84,7 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     ))?;
     let played = tokio::select! {
         played = play(&stage, &roles, &*clock) => Some(played?),
-        told = told_to_stop() => { told?; None }
+        () = signals.told_to_stop() => None,
     };
     let Some(shown) = played else {
         strike(stage).await?;
@@ -97,7 +98,7 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
             client::API_KEY,
             stage.client.base_url()
         ))?;
-        told_to_stop().await?;
+        signals.told_to_stop().await;
     }
     strike(stage).await?;
     Ok(if accounted { ExitCode::SUCCESS } else { ExitCode::FAILURE })
