@@ -3,7 +3,6 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
 use toml::{Table, Value};
 
 use super::Config;
@@ -67,9 +66,18 @@ impl Config {
         overlay(&mut table, &environment)?;
         read_secret_files(&mut table, "")?;
         let config = deserialize(table, file.as_deref())?;
-        let warnings = config.validate()?;
+        let mut warnings = config.validate()?;
+        warnings.extend(file.as_deref().filter(|_| config.holds_secrets()).and_then(readable_by_others));
         Ok(Loaded { config, file, warnings })
     }
+}
+
+/// A warning, should others on the machine be able to read the file.
+fn readable_by_others(path: &Path) -> Option<String> {
+    use std::os::unix::fs::PermissionsExt;
+    let mode = path.metadata().ok()?.permissions().mode();
+    let shown = path.display();
+    (mode & 0o077 != 0).then(|| format!("{shown}: holds secrets and can be read by others; chmod 600 {shown}"))
 }
 
 fn read_file(path: &Path) -> Result<Table, ConfigError> {
@@ -185,9 +193,3 @@ fn deserialize(table: Table, file: Option<&Path>) -> Result<Config, ConfigError>
         ConfigError::one(format!("{key}: {inner}{origin}"))
     })
 }
-
-/// Deserializing [`Config`] needs [`Deserialize`] in scope for its bound above.
-const _: fn() = || {
-    fn deserializable<'de, T: Deserialize<'de>>() {}
-    deserializable::<Config>();
-};

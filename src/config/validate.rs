@@ -144,6 +144,12 @@ impl Config {
         Ok(ExpectedTimes::new(times))
     }
 
+    /// Whether any secret is in it.
+    pub(super) fn holds_secrets(&self) -> bool {
+        let set = [&self.provider.api_key, &self.api.key].into_iter().any(|secret| !secret.is_empty());
+        set || !self.webhook.secrets.is_empty() || !self.api.keys.is_empty() || !self.events.endpoints.is_empty()
+    }
+
     fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
         let budget = self.provider.status_checks_per_minute;

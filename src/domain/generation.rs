@@ -145,6 +145,21 @@ impl State {
         }
     }
 
+    /// Where the result is; `None` without one.
+    pub fn result_url(&self) -> Option<&str> {
+        match self {
+            Self::Completed { result_url, .. } => Some(result_url),
+            Self::Prepared
+            | Self::Submitting
+            | Self::Unconfirmed
+            | Self::Pending
+            | Self::Processing
+            | Self::Rejected { .. }
+            | Self::Failed { .. }
+            | Self::Lost { .. } => None,
+        }
+    }
+
     /// When it became final; `None` while it is not.
     pub fn settled_at(&self) -> Option<Time> {
         match self {

@@ -24,7 +24,8 @@ pub(super) async fn request(State(clock): State<Arc<dyn Clock>>, request: Reques
     let route = request.extensions().get::<MatchedPath>().map_or("unmatched", |path| path.as_str()).to_owned();
     let started = clock.monotonic();
     let response = next.run(request).await;
-    let duration_ms = clock.monotonic().saturating_sub(started).as_millis();
+    let duration = clock.monotonic().saturating_sub(started);
+    let duration_ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     let problem = response.extensions().get::<Problem>().cloned();
     let mut response = match &problem {
         Some(problem) => problem.render(&id),

@@ -90,17 +90,7 @@ impl GenerationView {
             (None, State::Rejected { .. }) => Some("gateway"),
             (None, _) => None,
         };
-        let result_url = match state {
-            State::Completed { result_url, .. } => Some(result_url.clone()),
-            State::Prepared
-            | State::Submitting
-            | State::Unconfirmed
-            | State::Pending
-            | State::Processing
-            | State::Rejected { .. }
-            | State::Failed { .. }
-            | State::Lost { .. } => None,
-        };
+        let result_url = state.result_url().map(str::to_owned);
         Self {
             id: generation.id,
             status: state.status(),

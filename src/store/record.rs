@@ -84,17 +84,7 @@ impl Tx<'_> {
 
     async fn outcome(&mut self, row: i64, generation: &Generation, now: Time) -> Result<(), StoreError> {
         let Some(learned) = generation.state.learned() else { return Ok(()) };
-        let result_url = match &generation.state {
-            State::Completed { result_url, .. } => Some(result_url.as_str()),
-            State::Prepared
-            | State::Submitting
-            | State::Unconfirmed
-            | State::Pending
-            | State::Processing
-            | State::Rejected { .. }
-            | State::Failed { .. }
-            | State::Lost { .. } => None,
-        };
+        let result_url = generation.state.result_url();
         let error = generation.state.error();
         let code = error.and_then(|error| error.code.as_deref());
         sqlx::query(

@@ -148,17 +148,6 @@ pub(super) fn bind<'q>(
     generation: &'q Generation,
 ) -> Query<'q, Sqlite, SqliteArguments> {
     let Generation { state, request, watch, .. } = generation;
-    let result_url = match state {
-        State::Completed { result_url, .. } => Some(result_url),
-        State::Prepared
-        | State::Submitting
-        | State::Unconfirmed
-        | State::Pending
-        | State::Processing
-        | State::Rejected { .. }
-        | State::Failed { .. }
-        | State::Lost { .. } => None,
-    };
     let (error, learned) = (state.error(), state.learned());
     query
         .bind(generation.id.as_bytes().as_slice())
@@ -169,7 +158,7 @@ pub(super) fn bind<'q>(
         .bind(request.model.as_deref())
         .bind(request.duration_seconds)
         .bind(request.prompt.as_deref())
-        .bind(result_url.map(String::as_str))
+        .bind(state.result_url())
         .bind(error.and_then(|error| error.code.as_deref()))
         .bind(error.and_then(|error| error.text.as_deref()))
         .bind(generation.price.map(Usd::as_micros))

@@ -35,19 +35,24 @@ const PROMPTS: [&str; 12] = [
 ];
 /// Of every hundred generations so many fail.
 const FAIL_PERCENT: u32 = 25;
+/// One webhook in so many comes twice.
+const DOUBLED_ONE_IN: usize = 6;
 
 /// Deals fates: exactly the wanted share loses its webhook, a quarter fails, some webhooks come twice.
 pub(super) fn cast(generations: u32, lose_percent: u8, seed: u64) -> Vec<Role> {
     let mut chance = fastrand::Rng::with_seed(seed);
     let lost = deal(&mut chance, generations, u32::from(lose_percent));
     let failed = deal(&mut chance, generations, FAIL_PERCENT);
-    let doubled = deal(&mut chance, generations, 10);
-    let mut role = |(n, ((lost, failed), doubled)): (usize, ((bool, bool), bool))| {
+    // Of the webhooks that arrive, some come twice.
+    let mut arrive: Vec<usize> = (0..lost.len()).filter(|n| !lost[*n]).collect();
+    chance.shuffle(&mut arrive);
+    arrive.truncate(arrive.len().div_ceil(DOUBLED_ONE_IN));
+    let mut role = |(n, (lost, failed)): (usize, (bool, bool))| {
         let reason = REASONS[chance.usize(0..REASONS.len())];
         let mut plan = if failed { Plan::failed(reason) } else { Plan::completed() };
         if lost {
             plan = plan.lost();
-        } else if doubled {
+        } else if arrive.contains(&n) {
             let again = Ping::new(PingBody::Documented, Duration::from_millis(400));
             plan = plan.with_webhooks([Ping::default(), again]);
         }
@@ -58,7 +63,7 @@ pub(super) fn cast(generations: u32, lose_percent: u8, seed: u64) -> Vec<Role> {
             plan,
         }
     };
-    lost.into_iter().zip(failed).zip(doubled).enumerate().map(&mut role).collect()
+    lost.clone().into_iter().zip(failed).enumerate().map(&mut role).collect()
 }
 
 /// Exactly so many percent of `count`, in random places.

@@ -18,7 +18,7 @@ const POLLING_SECONDS: u128 = 15;
 
 /// One line for one outcome.
 pub(super) fn line(role: &Role, shown: &Shown) -> String {
-    let how = if shown.recovered { "recovered: its webhook never came" } else { "by webhook" };
+    let how = if shown.recovered { "recovered, no webhook came" } else { "by webhook" };
     let mark = match (shown.recovered, shown.status.as_str()) {
         (true, _) => "<<",
         (false, "completed") => "ok",
