@@ -6,9 +6,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::credits::{CreditState, Usd};
 use super::family::Family;
 use super::id::{GenerationId, ProviderId};
+use super::money::Usd;
 use super::outcome::{Failure, Learned, Outcome};
 use super::time::Time;
 use super::words::words;
@@ -326,11 +326,6 @@ impl Generation {
             | State::Completed { .. }
             | State::Lost { .. } => None,
         }
-    }
-
-    /// Where its credits are.
-    pub fn credits(&self, now: Time, refund_window: Duration) -> CreditState {
-        CreditState::of(self, now, refund_window)
     }
 }
 

@@ -10,6 +10,7 @@ pub mod event;
 pub mod family;
 pub mod generation;
 pub mod id;
+pub mod money;
 pub mod notice;
 pub mod outcome;
 pub mod schedule;

@@ -5,10 +5,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::credits::Usd;
 use super::family::{Expected, Family};
 use super::generation::{Attention, Generation, State};
 use super::id::GenerationId;
+use super::money::Usd;
 use super::time::Time;
 
 /// Which webhooks are asked about before they are believed (contract section 4).

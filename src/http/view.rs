@@ -7,12 +7,13 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
 
-use crate::domain::credits::{CreditState, Usd};
+use crate::domain::credits::CreditState;
 use crate::domain::error_code::{
     ErrorCode, SILENT_DESCRIPTION, SILENT_SOLUTION, UNKNOWN_DESCRIPTION, UNKNOWN_SOLUTION,
 };
 use crate::domain::generation::{Attention, Generation, State, Status, Via};
 use crate::domain::id::{DeliveryId, GenerationId, ProviderId};
+use crate::domain::money::Usd;
 use crate::domain::outcome::{Failure, Verification};
 use crate::domain::time::Time;
 use crate::store::{Delivery, Page, Received};
@@ -82,7 +83,7 @@ impl ErrorView {
 impl GenerationView {
     /// As it is at `now`.
     pub(super) fn of(generation: Generation, now: Time, refund_window: Duration) -> Self {
-        let credits = generation.credits(now, refund_window);
+        let credits = CreditState::of(&generation, now, refund_window);
         let refund_expected_by = generation.refund_expected_by(refund_window);
         let (state, learned) = (&generation.state, generation.state.learned());
         let source = match (learned, state) {

@@ -24,7 +24,7 @@ pub use plan::{Chances, Fate, Fault, Ping, PingBody, Plan, REASONS};
 pub use world::{Attempt, Purchase};
 
 use crate::clock::Clock;
-use crate::domain::credits::Usd;
+use crate::domain::money::Usd;
 use crate::provider::{ClientError, http_client};
 use world::World;
 

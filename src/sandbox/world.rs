@@ -7,8 +7,8 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::plan::{Fate, Fault, Plan};
-use crate::domain::credits::Usd;
 use crate::domain::family::Family;
+use crate::domain::money::Usd;
 use crate::domain::time::Time;
 
 /// One attempt to deliver a webhook.

@@ -11,10 +11,10 @@ use sqlx::sqlite::SqliteRow;
 use super::record::expect_one;
 use super::writer::Tx;
 use super::{Store, StoreError};
-use crate::domain::credits::Usd;
 use crate::domain::decision::{Answer, Decision, Fact, Told};
 use crate::domain::generation::Generation;
 use crate::domain::id::{CheckId, GenerationId};
+use crate::domain::money::Usd;
 use crate::domain::schedule::{Due, Rules};
 use crate::domain::time::Time;
 

@@ -9,7 +9,7 @@ use crate::domain::decision::{Decision, Fact};
 use crate::domain::error_code::ErrorCode;
 use crate::domain::event::EventKind;
 use crate::domain::family::Family;
-use crate::domain::generation::{Attention, Generation, State};
+use crate::domain::generation::{Attention, Generation};
 use crate::domain::id::{EventId, GenerationId, ProviderId};
 use crate::domain::schedule::Rules;
 use crate::domain::time::Time;

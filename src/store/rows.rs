@@ -7,10 +7,10 @@ use sqlx::query::Query;
 use sqlx::sqlite::{Sqlite, SqliteArguments, SqliteRow};
 
 use super::StoreError;
-use crate::domain::credits::Usd;
 use crate::domain::family::Family;
 use crate::domain::generation::{Attention, Generation, Request, State, Status, Via, Watch};
 use crate::domain::id::{GenerationId, ProviderId};
+use crate::domain::money::Usd;
 use crate::domain::outcome::{Failure, Learned, Source, Verification};
 use crate::domain::time::Time;
 

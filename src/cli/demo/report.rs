@@ -8,7 +8,8 @@ use comfy_table::{CellAlignment, ContentArrangement, Table};
 use super::cast::Role;
 use super::client::Shown;
 use crate::cli::say;
-use crate::domain::credits::{CreditState, Usd};
+use crate::domain::credits::CreditState;
+use crate::domain::money::Usd;
 use crate::sandbox::{Fate, Purchase};
 
 /// Width of the tables: fits a terminal of the usual size.

@@ -14,10 +14,10 @@ mod tests;
 use std::time::Duration;
 
 use super::callback::Reference;
-use super::credits::Usd;
 use super::event::EventKind;
 use super::generation::{Attention, Details, Generation, State, Watch};
 use super::id::ProviderId;
+use super::money::Usd;
 use super::notice::Notice;
 use super::outcome::{Failure, Learned, Outcome};
 use super::schedule::Rules;

@@ -84,7 +84,7 @@ fn a_purchase_goes_where_its_answer_says() {
     ] {
         let decided = rules.decide(&submitting(), &Fact::Submission(submission), T0).generation;
         assert_eq!((decided.state.status(), decided.attention), (status, attention));
-        assert_eq!(decided.credits(T0, rules.refund_window), credits);
+        assert_eq!(CreditState::of(&decided, T0, rules.refund_window), credits);
         assert_eq!(decided.next_look_at().is_some(), decided.state.settled_at().is_none());
     }
 }
@@ -111,9 +111,9 @@ fn an_unconfirmed_purchase_that_stays_silent_ends_as_lost_and_at_risk() {
     assert_eq!(before.state.status(), Status::Unconfirmed);
     let lost = rules.decide(&unclear, &Fact::TimePassed, turn).generation;
     assert_eq!((lost.state.status(), lost.attention), (Status::Lost, Some(Attention::Lost)));
-    assert_eq!(lost.credits(turn, rules.refund_window), CreditState::AtRisk);
+    assert_eq!(CreditState::of(&lost, turn, rules.refund_window), CreditState::AtRisk);
     let refunded = rules.decide(&lost, &Fact::RefundConfirmed, turn).generation;
-    assert_eq!(refunded.credits(turn, rules.refund_window), CreditState::Refunded);
+    assert_eq!(CreditState::of(&refunded, turn, rules.refund_window), CreditState::Refunded);
 }
 
 #[test]
@@ -290,7 +290,7 @@ fn holds(rules: &Rules, generation: &Generation, now: Time) -> Result<(), TestCa
     prop_assert!(generation.watch.check_at.is_none() || generation.provider_id.is_some());
     let provider_spoke = generation.state.is_running() || generation.state.outcome().is_some();
     prop_assert!(!provider_spoke || generation.provider_id.is_some());
-    let at_risk = generation.credits(now, rules.refund_window) == CreditState::AtRisk;
+    let at_risk = CreditState::of(generation, now, rules.refund_window) == CreditState::AtRisk;
     let settled = matches!(status, Status::Completed | Status::Failed | Status::Rejected | Status::Prepared);
     prop_assert!(!(at_risk && settled), "{:?} at risk", status);
     prop_assert_eq!(status == Status::Lost, generation.attention == Some(Attention::Lost));
