@@ -11,10 +11,13 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::Clock;
 use crate::config::{Config, Scope};
 use crate::domain::callback::CallbackKeys;
+use crate::flow::adopt::Adopter;
+use crate::flow::gateway::Gateway;
 use crate::flow::intake::Intake;
 use crate::flow::reconcile::{Asks, Reconciler};
 use crate::http::server::{self, Limits};
-use crate::http::{self, Api, ApiKeys, AppState, Gate, Parts};
+use crate::http::{self, Api, ApiKeys, AppState, Counter, Gate, Parts};
+use crate::provider::budget::Budget;
 use crate::provider::{ClientError, ProviderClient};
 use crate::store::{OpenError, Store, StoreError};
 use crate::telemetry;
@@ -98,10 +101,17 @@ impl App {
         let rules = Arc::new(config.rules());
         let timeout = config.provider.request_timeout.0;
         let provider = ProviderClient::new(&config.provider.base_url, config.provider.api_key.clone(), timeout)?;
+        store.end_interrupted_purchases(&rules, clock.now()).await?;
         let per_minute = config.provider.status_checks_per_minute;
-        let reconciler =
-            Reconciler::new(store.clone(), provider, Arc::clone(&rules), Arc::clone(&clock), per_minute, timeout)
-                .await?;
+        let reconciler = Reconciler::new(
+            store.clone(),
+            provider.clone(),
+            Arc::clone(&rules),
+            Arc::clone(&clock),
+            per_minute,
+            timeout,
+        )
+        .await?;
         let reconciler = Arc::new(reconciler);
         let budget = Arc::clone(reconciler.budget());
         let (asks, asked) = Asks::channel();
@@ -116,21 +126,23 @@ impl App {
         tasks.spawn("retention", retention::run(kept, store.clone(), Arc::clone(&clock), stop.clone()));
 
         let keys = CallbackKeys::new(config.webhook.secrets.iter().map(crate::secret::Secret::expose));
+        let api = Api {
+            store: store.clone(),
+            rules,
+            keys,
+            public_url: config.server.public_url.to_string(),
+            clock,
+            stop: stop.clone(),
+        };
         let state = AppState {
             intake: Intake {
                 store: store.clone(),
-                rules: Arc::clone(&rules),
-                keys: keys.clone(),
-                clock: Arc::clone(&clock),
+                rules: Arc::clone(&api.rules),
+                keys: api.keys.clone(),
+                clock: Arc::clone(&api.clock),
             },
-            api: Api {
-                store: store.clone(),
-                rules,
-                keys,
-                public_url: config.server.public_url.to_string(),
-                clock,
-                stop: stop.clone(),
-            },
+            counter: counter(config, tasks.clone(), provider, Arc::clone(&budget), &api),
+            api,
             gate: gate(config),
             asks,
             api_keys: api_keys(config),
@@ -177,9 +189,35 @@ fn listen(tasks: &Tasks, config: &Config, listeners: Listeners, state: &AppState
     tasks.spawn("listener", server::serve(listeners.public, public, limits, stop.clone()));
 }
 
+fn counter(config: &Config, tasks: Tasks, provider: ProviderClient, budget: Arc<Budget>, api: &Api) -> Counter {
+    let gateway = Gateway {
+        store: api.store.clone(),
+        provider: provider.clone(),
+        rules: Arc::clone(&api.rules),
+        keys: api.keys.clone(),
+        public_url: api.public_url.clone(),
+        clock: Arc::clone(&api.clock),
+        stop: api.stop.clone(),
+        shutdown_timeout: config.server.shutdown_timeout.0,
+    };
+    let adopter = Adopter {
+        store: api.store.clone(),
+        provider,
+        rules: Arc::clone(&api.rules),
+        budget,
+        clock: Arc::clone(&api.clock),
+        unknown: Arc::default(),
+    };
+    Counter::new(gateway, adopter, tasks, bytes(config.gateway.max_body))
+}
+
+fn bytes(size: bytesize::ByteSize) -> usize {
+    usize::try_from(size.as_u64()).unwrap_or(usize::MAX)
+}
+
 fn gate(config: &Config) -> Gate {
     Gate {
-        body_bytes_max: usize::try_from(config.webhook.max_body.as_u64()).unwrap_or(usize::MAX),
+        body_bytes_max: bytes(config.webhook.max_body),
         allow_ips: config.webhook.allow_ips.as_slice().into(),
         trusted_proxies: config.webhook.trusted_proxies.as_slice().into(),
     }

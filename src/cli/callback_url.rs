@@ -4,9 +4,8 @@ use std::process::ExitCode;
 
 use super::{ConfigArgument, say};
 use crate::config::ConfigError;
-use crate::domain::callback::{CallbackKeys, Reference};
+use crate::domain::callback::{CallbackKeys, Reference, callback_url};
 use crate::domain::family::{FAMILIES, Family};
-use crate::http::callback_url;
 use crate::secret::Secret;
 
 #[derive(Debug, clap::Args)]

@@ -6,6 +6,7 @@ mod backup;
 mod callback_url;
 mod config;
 mod demo;
+mod evidence;
 mod health;
 mod init;
 mod sandbox;
@@ -52,6 +53,8 @@ enum Command {
     CallbackUrl(callback_url::Arguments),
     /// Write a consistent copy of the database while the service runs
     Backup(backup::Arguments),
+    /// Print what is on record about a generation, to be sent to the provider's support
+    Evidence(evidence::Arguments),
     /// Exit 0 when the service is ready: for container health checks
     Health(health::Arguments),
 }
@@ -103,6 +106,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Config(command) => config::run(command),
         Command::CallbackUrl(arguments) => callback_url::run(&arguments),
         Command::Backup(arguments) => block_on(backup::run(arguments)),
+        Command::Evidence(arguments) => block_on(evidence::run(arguments)),
         Command::Health(arguments) => block_on(health::run(arguments)),
     }
 }

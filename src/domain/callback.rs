@@ -72,6 +72,11 @@ fn tag(key: &Hmac<Sha256>, family: &Family, reference: Reference) -> Hmac<Sha256
     key.clone().chain_update(text.as_bytes())
 }
 
+/// The address the provider is to call.
+pub fn callback_url(public_url: &str, family: &Family, token: &str) -> String {
+    format!("{}/webhooks/{}/{token}", public_url.trim_end_matches('/'), family.path)
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

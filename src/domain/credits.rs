@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::generation::{Generation, State};
+use super::generation::{Generation, State, Status};
 use super::time::Time;
 use super::words::words;
 
@@ -30,17 +30,23 @@ impl CreditState {
     /// The provider promises a refund within five minutes of a failure and confirms it nowhere (provider.md section 5), so
     /// after `refund_window` the promise is taken as kept.
     pub fn of(generation: &Generation, now: Time, refund_window: Duration) -> Self {
-        match &generation.state {
-            State::Prepared | State::Rejected { .. } => Self::NotCharged,
-            State::Completed { .. } => Self::Delivered,
-            State::Failed { .. } | State::Lost { .. } | State::Unconfirmed if generation.refunded_at.is_some() => {
-                Self::Refunded
-            }
-            State::Failed { at, .. } if now >= *at + refund_window => Self::Refunded,
-            State::Failed { .. } => Self::RefundExpected,
-            State::Unconfirmed | State::Lost { .. } => Self::AtRisk,
-            State::Submitting | State::Pending | State::Processing if generation.attention.is_some() => Self::AtRisk,
-            State::Submitting | State::Pending | State::Processing => Self::Charged,
+        let window_passed = matches!(generation.state, State::Failed { at, .. } if now >= at + refund_window);
+        let refunded = generation.refunded_at.is_some();
+        Self::by(generation.state.status(), generation.attention.is_some(), refunded, window_passed)
+    }
+
+    /// The same by what decides it: status, whether somebody should look, whether a person saw the credits come back, and
+    /// whether the refund window of a failed one has passed.
+    pub fn by(status: Status, attention: bool, refunded: bool, window_passed: bool) -> Self {
+        match status {
+            Status::Prepared | Status::Rejected => Self::NotCharged,
+            Status::Completed => Self::Delivered,
+            Status::Failed | Status::Lost | Status::Unconfirmed if refunded => Self::Refunded,
+            Status::Failed if window_passed => Self::Refunded,
+            Status::Failed => Self::RefundExpected,
+            Status::Unconfirmed | Status::Lost => Self::AtRisk,
+            Status::Submitting | Status::Pending | Status::Processing if attention => Self::AtRisk,
+            Status::Submitting | Status::Pending | Status::Processing => Self::Charged,
         }
     }
 }

@@ -303,6 +303,23 @@ impl Generation {
         }
     }
 
+    /// One that somebody else bought and the provider knows. When it was bought is not known.
+    pub fn adopted(
+        id: GenerationId,
+        family: &'static Family,
+        provider_id: ProviderId,
+        prompt: Option<String>,
+        now: Time,
+    ) -> Self {
+        Self {
+            provider_id: Some(provider_id),
+            state: State::Pending,
+            request: Request { prompt, ..Request::default() },
+            watch: Watch { checks: 1, ..Watch::default() },
+            ..Self::new(id, family, Via::Gateway, now)
+        }
+    }
+
     /// When its time began: the purchase, or where that is unknown the moment we first knew of it.
     pub fn began_at(&self) -> Time {
         self.submitted_at.unwrap_or(self.created_at)

@@ -43,6 +43,18 @@ impl Usd {
     }
 }
 
+impl std::ops::AddAssign for Usd {
+    fn add_assign(&mut self, other: Self) {
+        self.0 = self.0.saturating_add(other.0);
+    }
+}
+
+impl std::ops::SubAssign for Usd {
+    fn sub_assign(&mut self, other: Self) {
+        self.0 = self.0.saturating_sub(other.0);
+    }
+}
+
 impl fmt::Display for Usd {
     /// At least four decimals, more only where needed.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

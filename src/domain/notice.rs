@@ -77,7 +77,7 @@ impl Notice {
 }
 
 /// The id, in whichever of the known fields it is. A number is read as its digits.
-fn provider_id(value: &Value) -> Result<ProviderId, Unreadable> {
+pub(in crate::domain) fn provider_id(value: &Value) -> Result<ProviderId, Unreadable> {
     let found = ID_FIELDS.iter().filter_map(|field| value.get(field)).find_map(|id| match id {
         Value::String(text) if !text.is_empty() => Some(text.clone()),
         Value::Number(number) => Some(number.to_string()),
@@ -114,7 +114,7 @@ pub fn reason(value: &Value) -> Failure {
 }
 
 /// Reads null, a string, or an object `{code, message}`.
-fn failure(value: &Value) -> Failure {
+pub(in crate::domain) fn failure(value: &Value) -> Failure {
     match value {
         Value::Null => Failure::default(),
         Value::String(text) => from_text(text),

@@ -92,6 +92,8 @@ pub struct Rules {
 
 /// This many answers "not found", the pause apart, are believed (contract section 9).
 pub(super) const NOT_FOUND_BELIEVED: u32 = 3;
+/// Longest time from an intent to the answer: the largest request and the longest time limit together.
+const SUBMISSION_MAX: Duration = Duration::from_mins(30);
 /// Past the hard limit, the first pause of `stuck_recheck` applies for this long.
 const STUCK_EAGER: Duration = Duration::from_hours(1);
 /// First and longest pause after an answer that told nothing.
@@ -123,6 +125,11 @@ impl Rules {
         generation.began_at() + limit + self.webhook_retry_window
     }
 
+    /// When the answer to a purchase counts as lost, should nobody have said so before: later than any purchase can take.
+    pub(super) fn answer_lost_at(generation: &Generation) -> Time {
+        generation.began_at() + SUBMISSION_MAX
+    }
+
     /// When the generation is given up.
     pub(super) fn lost_at(&self, generation: &Generation) -> Time {
         generation.began_at() + self.give_up_after
@@ -151,7 +158,8 @@ impl Rules {
                 let next = turns.into_iter().filter(|turn| *turn > now).min();
                 Some(next.unwrap_or(now + pause(&self.stuck_recheck, 0)))
             }
-            State::Submitting | State::Unconfirmed => Some(lost_at),
+            State::Submitting => Some(Self::answer_lost_at(generation)),
+            State::Unconfirmed => Some(lost_at),
             State::Prepared
             | State::Rejected { .. }
             | State::Completed { .. }

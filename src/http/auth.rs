@@ -39,14 +39,26 @@ impl ApiKeys {
         Self(Arc::new(keys.into_iter().map(key).collect()))
     }
 
+    /// Refuses callers without a key, whatever it may do.
+    ///
+    /// # Errors
+    /// 401 without a known key.
+    pub fn authenticate(&self, headers: &HeaderMap) -> Result<(), Problem> {
+        self.known(headers).map(drop)
+    }
+
+    fn known(&self, headers: &HeaderMap) -> Result<&Key, Problem> {
+        self.key(headers).ok_or_else(|| {
+            Problem::unauthorized("Send one of the configured API keys as `Authorization: Bearer <key>`.")
+        })
+    }
+
     /// The caller, if its key may do what `scope` says.
     ///
     /// # Errors
     /// 401 without a known key, 403 without the scope.
     pub fn authorize(&self, headers: &HeaderMap, scope: Scope) -> Result<Caller, Problem> {
-        let key = self.key(headers).ok_or_else(|| {
-            Problem::unauthorized("Send one of the configured API keys as `Authorization: Bearer <key>`.")
-        })?;
+        let key = self.known(headers)?;
         if key.scopes.contains(&scope) {
             Ok(Caller(key.name.clone()))
         } else {

@@ -1,8 +1,10 @@
 //! Bodies and queries, read strictly: what is wrong is said field by field.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use axum::body::Body;
+use axum::body::HttpBody;
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::request::Parts;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
@@ -13,24 +15,48 @@ use super::problem::{FieldError, Problem};
 use crate::domain::time::Time;
 
 /// Longest body of our own API, in bytes (reliability.md 5.1).
-const API_BODY_BYTES_MAX: usize = 256 * 1_024;
+pub(super) const API_BODY_BYTES_MAX: usize = 256 * 1_024;
 /// Time for a whole body to arrive; the provider gives the whole request 30 seconds.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Slowest sender that is waited for beyond that, in bytes a second.
+const BODY_BYTES_PER_SECOND: u64 = 64 * 1_024;
 
 /// Reads a body of at most `bytes_max` bytes.
 ///
 /// # Errors
 /// 413 when it is longer, 408 when it does not arrive in time, 400 when the connection breaks.
 pub(super) async fn body(body: Body, bytes_max: usize) -> Result<Vec<u8>, Problem> {
-    let read = tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, bytes_max).collect()).await;
-    match read {
-        Ok(Ok(body)) => Ok(body.to_bytes().to_vec()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => {
-            Err(Problem::body_too_large(format!("The body may have at most {bytes_max} bytes.")))
-        }
-        Ok(Err(error)) => Err(Problem::invalid_json("The body broke off.").caused_by(&error)),
-        Err(_) => {
-            Err(Problem::body_timeout(format!("The body has to arrive within {} seconds.", BODY_TIMEOUT.as_secs())))
+    let announced = usize::try_from(body.size_hint().exact().unwrap_or(0)).unwrap_or(usize::MAX);
+    let too_large = || Problem::body_too_large(format!("The body may have at most {bytes_max} bytes."));
+    if announced > bytes_max {
+        return Err(too_large());
+    }
+    let mut limited = Limited::new(body, bytes_max);
+    // Once, where the length is known: a body of images is not copied while it grows.
+    let mut bytes = Vec::with_capacity(announced);
+    let mut patience = pin!(tokio::time::sleep(BODY_TIMEOUT));
+    let start = patience.deadline();
+    loop {
+        let frame = tokio::select! {
+            frame = limited.frame() => frame,
+            () = &mut patience => {
+                let detail = format!(
+                    "The body has to arrive within {} seconds, and at {BODY_BYTES_PER_SECOND} bytes a second after that.",
+                    BODY_TIMEOUT.as_secs()
+                );
+                return Err(Problem::body_timeout(detail));
+            }
+        };
+        match frame {
+            None => return Ok(bytes),
+            Some(Ok(frame)) => {
+                bytes.extend_from_slice(&frame.into_data().unwrap_or_default());
+                let arrived = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+                patience.as_mut().reset(start + Duration::from_secs(arrived / BODY_BYTES_PER_SECOND));
+            }
+            Some(Err(error)) if error.is::<LengthLimitError>() => return Err(too_large()),
+            Some(Err(error)) => return Err(Problem::invalid_json("The body broke off.").caused_by(&error)),
         }
     }
 }
@@ -47,7 +73,11 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for ApiJson<T> {
     }
 }
 
-fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+/// Reads JSON strictly.
+///
+/// # Errors
+/// 400 when it is no JSON, 422 naming the field that is wrong.
+pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     let mut json = serde_json::Deserializer::from_slice(bytes);
     let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
         if error.inner().is_data() {

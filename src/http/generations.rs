@@ -1,150 +1,38 @@
-//! `/v1/generations`: prepare, register, bind, list, read, wait, check, confirm a refund.
+//! `/v1/generations`: list, read, wait, check, confirm a refund. Telling of one is `registration`.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use axum::Json;
 use axum::extract::{Path, State};
-use axum::http::header::LOCATION;
-use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use serde::Deserialize;
 use tokio::sync::broadcast::error::RecvError;
 
-use super::auth::{MayOperate, MayRead, MaySubmit};
-use super::extract::{ApiJson, Query, invalid_field, invalid_parameter};
+use super::auth::{MayOperate, MayRead};
+use super::extract::{Query, invalid_parameter};
 use super::problem::Problem;
 use super::view::{GenerationView, ListView};
-use super::{Api, AppState};
-use crate::domain::callback::Reference;
+use super::{Api, AppState, registration};
 use crate::domain::credits::CreditState;
 use crate::domain::family::{FAMILIES, Family};
-use crate::domain::generation::{Attention, Details, Generation, Request, Status};
+use crate::domain::generation::{Attention, Generation, Status};
 use crate::domain::id::{GenerationId, ProviderId};
-use crate::domain::money::Usd;
 use crate::domain::outcome::Source;
-use crate::domain::time::Time;
 use crate::flow::reconcile::Asks;
-use crate::store::{Amended, Filter, Order, Paging, Refund, Registered};
+use crate::store::{Filter, Order, Paging, Refund};
 
 /// Longest `?wait`, in seconds.
 const WAIT_SECONDS_MAX: u32 = 60;
 /// Rows of a page: usual and most.
 const LIMIT: u32 = 50;
 const LIMIT_MAX: u32 = 200;
-/// How far a purchase may lie in the future: clocks differ.
-const SKEW: Duration = Duration::from_mins(5);
-/// Longest clip that can be registered, in seconds.
-const DURATION_SECONDS_MAX: u32 = 3_600;
-/// Longest prompt in characters: the longest documented limit is 4,000.
-const PROMPT_CHARS_MAX: usize = 10_000;
-const MODEL_CHARS_MAX: usize = 128;
-const LABELS_MAX: usize = 50;
-const LABEL_KEY_CHARS_MAX: usize = 64;
-const LABEL_VALUE_CHARS_MAX: usize = 512;
-
-/// What is told about a purchase.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Registration {
-    family: Option<String>,
-    generation_id: Option<ProviderId>,
-    model: Option<String>,
-    duration_seconds: Option<u32>,
-    price: Option<Usd>,
-    submitted_at: Option<Time>,
-    prompt: Option<String>,
-    metadata: Option<BTreeMap<String, String>>,
-}
-
-/// What is added to a purchase.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Amendment {
-    generation_id: Option<ProviderId>,
-    model: Option<String>,
-    duration_seconds: Option<u32>,
-    price: Option<Usd>,
-    submitted_at: Option<Time>,
-    prompt: Option<String>,
-    metadata: Option<BTreeMap<String, String>>,
-}
-
-impl From<Amendment> for Registration {
-    fn from(amendment: Amendment) -> Self {
-        let Amendment { generation_id, model, duration_seconds, price, submitted_at, prompt, metadata } = amendment;
-        Self { family: None, generation_id, model, duration_seconds, price, submitted_at, prompt, metadata }
-    }
-}
-
-impl Registration {
-    /// The family; Kling O3 video where none is named.
-    fn family(&self) -> Result<&'static Family, Problem> {
-        let Some(path) = &self.family else { return Ok(&FAMILIES[0]) };
-        Family::of(path).ok_or_else(|| {
-            let known: Vec<_> = FAMILIES.iter().map(|family| family.path).collect();
-            invalid_field(
-                "/family",
-                format!("{path:?} is not a family of the provider; known are {}", known.join(", ")),
-            )
-        })
-    }
-
-    fn details(self, now: Time) -> Result<Details, Problem> {
-        if self.duration_seconds.is_some_and(|seconds| !(1..=DURATION_SECONDS_MAX).contains(&seconds)) {
-            let detail = format!("must be from 1 to {DURATION_SECONDS_MAX} seconds");
-            return Err(invalid_field("/duration_seconds", detail));
-        }
-        if self.submitted_at.is_some_and(|at| at > now + SKEW) {
-            return Err(invalid_field("/submitted_at", "lies in the future"));
-        }
-        short("/model", self.model.as_deref(), MODEL_CHARS_MAX)?;
-        short("/prompt", self.prompt.as_deref(), PROMPT_CHARS_MAX)?;
-        labels(self.metadata.as_ref())?;
-        Ok(Details {
-            provider_id: self.generation_id,
-            price: self.price,
-            submitted_at: self.submitted_at,
-            request: Request { model: self.model, duration_seconds: self.duration_seconds, prompt: self.prompt },
-            metadata: self.metadata,
-        })
-    }
-}
-
-fn short(pointer: &str, text: Option<&str>, chars_max: usize) -> Result<(), Problem> {
-    match text {
-        Some("") => Err(invalid_field(pointer, "must not be empty; leave it out instead")),
-        Some(text) if text.chars().count() > chars_max => {
-            Err(invalid_field(pointer, format!("may have at most {chars_max} characters")))
-        }
-        Some(_) | None => Ok(()),
-    }
-}
-
-fn labels(metadata: Option<&BTreeMap<String, String>>) -> Result<(), Problem> {
-    let Some(metadata) = metadata else { return Ok(()) };
-    if metadata.len() > LABELS_MAX {
-        return Err(invalid_field("/metadata", format!("may have at most {LABELS_MAX} entries")));
-    }
-    for (key, value) in metadata {
-        if !(1..=LABEL_KEY_CHARS_MAX).contains(&key.chars().count()) {
-            return Err(invalid_field("/metadata", format!("a key must have 1 to {LABEL_KEY_CHARS_MAX} characters")));
-        }
-        if value.chars().count() > LABEL_VALUE_CHARS_MAX {
-            let pointer = format!("/metadata/{}", key.replace('~', "~0").replace('/', "~1"));
-            return Err(invalid_field(&pointer, format!("may have at most {LABEL_VALUE_CHARS_MAX} characters")));
-        }
-    }
-    Ok(())
-}
-
 impl Api {
-    fn view(&self, generation: Generation) -> GenerationView {
+    pub(super) fn view(&self, generation: Generation) -> GenerationView {
         GenerationView::of(generation, self.clock.now(), self.rules.refund_window)
     }
 
     /// The generation of our id or the provider's.
-    async fn find(&self, id: &str) -> Result<Generation, Problem> {
+    pub(super) async fn find(&self, id: &str) -> Result<Generation, Problem> {
         if let Ok(own) = GenerationId::parse(id)
             && let Some(generation) = self.store.generation(own).await?
         {
@@ -160,74 +48,6 @@ impl Api {
     /// Our id of a generation.
     pub(super) async fn resolve(&self, id: &str) -> Result<GenerationId, Problem> {
         Ok(self.find(id).await?.id)
-    }
-}
-
-/// `POST /v1/generations`.
-pub(super) async fn create(
-    State(api): State<Api>,
-    MaySubmit(_caller): MaySubmit,
-    ApiJson(registration): ApiJson<Registration>,
-) -> Result<Response, Problem> {
-    let now = api.clock.now();
-    let family = registration.family()?;
-    let mut details = registration.details(now)?;
-    match details.provider_id.take() {
-        Some(provider_id) => match api.store.register(&api.rules, family, provider_id, details, now).await? {
-            Registered::New(generation) => Ok(created(&api, generation, None)),
-            Registered::Known(generation) => Ok(Json(api.view(generation)).into_response()),
-        },
-        None => prepare(&api, family, details, now).await,
-    }
-}
-
-async fn prepare(api: &Api, family: &'static Family, details: Details, now: Time) -> Result<Response, Problem> {
-    let id = GenerationId::fresh(now);
-    let token = api.keys.mint(family, Reference::Generation(id));
-    let token = token.ok_or_else(|| Problem::internal("There is no secret to sign callback URLs with."))?;
-    let generation = api.store.prepare(&api.rules, id, family, details, now).await?;
-    Ok(created(api, generation, Some(callback_url(&api.public_url, family, &token))))
-}
-
-/// The address the provider is to call.
-pub fn callback_url(public_url: &str, family: &Family, token: &str) -> String {
-    format!("{}/webhooks/{}/{token}", public_url.trim_end_matches('/'), family.path)
-}
-
-fn created(api: &Api, generation: Generation, callback_url: Option<String>) -> Response {
-    #[derive(serde::Serialize)]
-    struct Created {
-        #[serde(flatten)]
-        generation: GenerationView,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        callback_url: Option<String>,
-    }
-    let location = HeaderValue::try_from(format!("/v1/generations/{}", generation.id));
-    let body = Json(Created { generation: api.view(generation), callback_url });
-    let headers: HeaderMap = location.into_iter().map(|location| (LOCATION, location)).collect();
-    (StatusCode::CREATED, headers, body).into_response()
-}
-
-/// `PATCH /v1/generations/{id}`.
-pub(super) async fn amend(
-    State(api): State<Api>,
-    MaySubmit(caller): MaySubmit,
-    Path(id): Path<String>,
-    ApiJson(amendment): ApiJson<Amendment>,
-) -> Result<Json<GenerationView>, Problem> {
-    let now = api.clock.now();
-    let id = api.resolve(&id).await?;
-    let details = Registration::from(amendment).details(now)?;
-    match api.store.amend(&api.rules, id, details, caller.0, now).await? {
-        Amended::Done(generation) => Ok(Json(api.view(generation))),
-        Amended::Unknown => Err(Problem::not_found("There is no generation of this id.")),
-        Amended::Taken(other) => {
-            Err(Problem::conflict(format!("This generation_id already belongs to {other}. Nothing was changed.")))
-        }
-        Amended::Refused(fields) => Err(Problem::conflict(format!(
-            "{} would overwrite what is known already. Nothing was changed.",
-            fields.join(", ")
-        ))),
     }
 }
 
@@ -388,8 +208,8 @@ pub(super) async fn refund(
 pub(super) fn routes() -> axum::Router<AppState> {
     use axum::routing::{get, post};
     axum::Router::new()
-        .route("/v1/generations", get(list).post(create))
-        .route("/v1/generations/{id}", get(one).patch(amend))
+        .route("/v1/generations", get(list).post(registration::create))
+        .route("/v1/generations/{id}", get(one).patch(registration::amend))
         .route("/v1/generations/{id}/timeline", get(timeline))
         .route("/v1/generations/{id}/checks", post(check))
         .route("/v1/generations/{id}/refunds", post(refund))

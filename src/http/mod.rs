@@ -2,14 +2,19 @@
 //!
 //! Never decides anything, never touches SQL, never logs a token, a key or a body.
 
+mod answers;
 mod auth;
 mod catalogue;
+mod credits;
 mod deliveries;
 mod extract;
+mod gateway;
 mod generations;
 mod health;
+mod idempotency;
 mod log;
 mod problem;
+mod registration;
 pub mod server;
 mod view;
 mod webhook;
@@ -26,7 +31,7 @@ use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
 
 pub use auth::ApiKeys;
-pub use generations::callback_url;
+pub use gateway::Counter;
 pub use webhook::Gate;
 
 use crate::clock::Clock;
@@ -83,6 +88,8 @@ pub struct AppState {
     pub intake: Intake,
     /// Who may send them.
     pub gate: Gate,
+    /// The drop-in for the provider.
+    pub counter: Counter,
     /// People's requests for a read.
     pub asks: Asks,
     /// Who may call.
@@ -105,6 +112,7 @@ parts_of_the_state! {
     Api = api,
     Intake = intake,
     Gate = gate,
+    Counter = counter,
     Asks = asks,
     ApiKeys = api_keys,
     Parts = parts,
@@ -130,7 +138,8 @@ fn webhook_routes() -> Router<AppState> {
 }
 
 fn admin_routes() -> Router<AppState> {
-    generations::routes().merge(deliveries::routes()).merge(catalogue::routes()).merge(health::routes())
+    let money = gateway::routes().merge(credits::routes()).merge(answers::routes());
+    generations::routes().merge(money).merge(deliveries::routes()).merge(catalogue::routes()).merge(health::routes())
 }
 
 fn finish(state: &AppState, routes: Router<AppState>) -> Router {

@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
-use axum::http::{HeaderValue, StatusCode};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
+use crate::flow::adopt::AdoptError;
 use crate::flow::intake::ReplayError;
 use crate::flow::reconcile::AskError;
 use crate::store::StoreError;
@@ -37,6 +38,7 @@ pub struct Problem {
     detail: String,
     errors: Vec<FieldError>,
     retry_after: Option<Duration>,
+    headers: HeaderMap,
     cause: Option<String>,
 }
 
@@ -75,6 +77,20 @@ problems! {
     forbidden = FORBIDDEN, "FORBIDDEN", "The API key may not do this";
     /// A query parameter is wrong.
     invalid_query = BAD_REQUEST, "INVALID_QUERY", "Invalid query";
+    /// A header is wrong.
+    invalid_header = BAD_REQUEST, "INVALID_HEADER", "Invalid header";
+    /// An idempotency key came again with another body.
+    key_reused = UNPROCESSABLE_ENTITY, "IDEMPOTENCY_KEY_REUSED", "The idempotency key was used for another request";
+    /// The request with this idempotency key has not been answered yet.
+    key_in_use = CONFLICT, "IDEMPOTENCY_KEY_IN_USE", "The first request with this key is under way";
+    /// Nothing was sent to the provider, and nothing bought.
+    provider_unreachable = BAD_GATEWAY, "PROVIDER_UNREACHABLE", "The provider cannot be reached";
+    /// Sent to the provider, and whether it was bought is not known.
+    submit_unconfirmed = GATEWAY_TIMEOUT, "SUBMIT_UNCONFIRMED", "It is not known whether this was bought";
+    /// The provider does not know a generation that we do not know either.
+    generation_not_found = NOT_FOUND, "GENERATION_NOT_FOUND", "Generation not found";
+    /// The provider gave no usable answer to a read.
+    provider_silent = BAD_GATEWAY, "PROVIDER_SILENT", "The provider gave no usable answer";
     /// The body is no JSON.
     invalid_json = BAD_REQUEST, "INVALID_JSON", "Invalid JSON";
     /// The body has fields that are wrong.
@@ -102,7 +118,16 @@ const UNAVAILABLE_RETRY_AFTER: Duration = Duration::from_secs(30);
 
 impl Problem {
     fn new(status: StatusCode, code: &'static str, title: &'static str, detail: String) -> Self {
-        Self { status, code, title, detail, errors: Vec::new(), retry_after: None, cause: None }
+        Self {
+            status,
+            code,
+            title,
+            detail,
+            errors: Vec::new(),
+            retry_after: None,
+            headers: HeaderMap::new(),
+            cause: None,
+        }
     }
 
     /// Adds what is wrong field by field.
@@ -119,6 +144,13 @@ impl Problem {
         self
     }
 
+    /// Adds a header to the answer.
+    #[must_use]
+    pub fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.headers.insert(name, value);
+        self
+    }
+
     /// Adds the internal cause: for the log only.
     #[must_use]
     pub fn caused_by(mut self, cause: &dyn std::fmt::Display) -> Self {
@@ -129,6 +161,11 @@ impl Problem {
     /// The internal cause.
     pub fn cause(&self) -> Option<&str> {
         self.cause.as_deref()
+    }
+
+    /// What is wrong, as callers see it.
+    pub fn detail(&self) -> &str {
+        &self.detail
     }
 
     /// The code, as callers see it.
@@ -149,6 +186,7 @@ impl Problem {
         };
         let mut response = (self.status, Json(body)).into_response();
         let headers = response.headers_mut();
+        headers.extend(self.headers.clone());
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         if let Some(wait) = self.retry_after {
             // Rounded up: coming back a moment early would be refused again.
@@ -198,6 +236,21 @@ impl From<AskError> for Problem {
             }
             AskError::Store(error) => error.into(),
             AskError::Stopping => Self::unavailable("The service is stopping.").retry_after(UNAVAILABLE_RETRY_AFTER),
+        }
+    }
+}
+
+impl From<AdoptError> for Problem {
+    fn from(error: AdoptError) -> Self {
+        match error {
+            // As the provider itself says it (provider.md section 5).
+            AdoptError::Unknown => Self::generation_not_found("Generation not found"),
+            AdoptError::Spent(spent) => AskError::Spent(spent).into(),
+            AdoptError::NoAnswer(said) => Self::provider_silent(
+                "This generation is not on record here, and the provider could not be asked about it just now.",
+            )
+            .caused_by(&said),
+            AdoptError::Store(error) => error.into(),
         }
     }
 }

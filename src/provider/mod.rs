@@ -4,6 +4,7 @@
 //! fits into a path. Never decides anything about a generation, never retries.
 
 pub mod budget;
+mod submit;
 
 use std::time::Duration;
 
@@ -16,6 +17,8 @@ use crate::domain::family::Family;
 use crate::domain::id::ProviderId;
 use crate::domain::notice::Notice;
 use crate::secret::Secret;
+
+pub use submit::{HttpAnswer, Purchase, Submitted};
 
 /// Time to connect; the whole request has its own limit.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -37,6 +40,9 @@ pub struct ClientError(#[from] reqwest::Error);
 #[derive(Clone, Debug)]
 pub struct ProviderClient {
     http: reqwest::Client,
+    /// For purchases: a fresh connection for each, so that nothing is ever sent twice.
+    purchases: reqwest::Client,
+    timeout: Duration,
     base_url: String,
     api_key: Secret,
 }
@@ -46,18 +52,21 @@ pub struct ProviderClient {
 /// # Errors
 /// [`ClientError`] when TLS cannot be set up.
 pub fn http_client(timeout: Duration) -> Result<reqwest::Client, ClientError> {
+    Ok(client_builder(timeout).timeout(timeout).build()?)
+}
+
+fn client_builder(timeout: Duration) -> reqwest::ClientBuilder {
     // Already installed is as good.
     drop(rustls::crypto::ring::default_provider().install_default());
     let roots = webpki_root_certs::TLS_SERVER_ROOT_CERTS.iter();
     let roots = roots.filter_map(|root| reqwest::Certificate::from_der(root).ok());
-    Ok(reqwest::Client::builder()
+    reqwest::Client::builder()
         .redirect(reqwest::redirect::Policy::none())
         .no_proxy()
+        .retry(reqwest::retry::never())
         .connect_timeout(CONNECT_TIMEOUT.min(timeout))
-        .timeout(timeout)
         .user_agent(concat!("recoup/", env!("CARGO_PKG_VERSION")))
         .tls_certs_only(roots)
-        .build()?)
 }
 
 impl ProviderClient {
@@ -67,7 +76,8 @@ impl ProviderClient {
     /// [`ClientError`] when TLS cannot be set up.
     pub fn new(base_url: &Url, api_key: Secret, timeout: Duration) -> Result<Self, ClientError> {
         let base_url = base_url.as_str().trim_end_matches('/').to_owned();
-        Ok(Self { http: http_client(timeout)?, base_url, api_key })
+        let purchases = client_builder(timeout).pool_max_idle_per_host(0).build()?;
+        Ok(Self { http: http_client(timeout)?, purchases, timeout, base_url, api_key })
     }
 
     /// Reads the status of one generation: `GET /v1/{family}/generations/{id}` (provider.md section 3).
@@ -82,9 +92,20 @@ impl ProviderClient {
         };
         let (status, headers) = (response.status(), response.headers().clone());
         match read_bounded(response).await {
-            Ok(body) => understand(status, &headers, provider_id, body),
+            Ok(body) => understand(status, &headers, provider_id, self.without_key(body)),
             Err(said) => nothing(Some(status), said),
         }
+    }
+}
+
+impl ProviderClient {
+    /// A body in which our key does not stand: somebody in between may have echoed the request's headers.
+    fn without_key(&self, body: Vec<u8>) -> Vec<u8> {
+        let key = self.api_key.expose().as_bytes();
+        if key.is_empty() || !body.windows(key.len()).any(|window| window == key) {
+            return body;
+        }
+        String::from_utf8_lossy(&body).replace(self.api_key.expose(), "***").into_bytes()
     }
 }
 

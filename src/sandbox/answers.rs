@@ -42,7 +42,10 @@ async fn submit(State(sandbox): Shared, Path(path): Path<String>, headers: Heade
         return refusal;
     }
     let fault = sandbox.world().submit_faults.pop_front();
-    let kept = matches!(fault, Some(Fault::Cut | Fault::Hang | Fault::Empty | Fault::Garbage | Fault::Huge { .. }));
+    let kept = matches!(
+        fault,
+        Some(Fault::Cut | Fault::Hang | Fault::Empty | Fault::Garbage | Fault::Huge { .. } | Fault::Bought(_))
+    );
     if let Some(fault) = fault.as_ref().filter(|_| !kept) {
         return sandbox.misbehave(fault, "").await;
     }
@@ -235,6 +238,7 @@ impl Sandbox {
             }
             Fault::Huge { bytes } => huge(*bytes),
             Fault::Cut => cut(id),
+            Fault::Bought(fault) => Box::pin(self.misbehave(fault, id)).await,
             Fault::Hang => {
                 self.stop.cancelled().await;
                 StatusCode::SERVICE_UNAVAILABLE.into_response()

@@ -215,6 +215,8 @@ pub enum Fault {
     Cut,
     /// No answer, ever. On a purchase: after it was made.
     Hang,
+    /// The purchase is made, and then this.
+    Bought(Box<Fault>),
 }
 
 /// Chances in percent, for users who want a provider that misbehaves by itself.

@@ -12,8 +12,9 @@ use super::record::expect_one;
 use super::writer::Tx;
 use super::{Store, StoreError};
 use crate::domain::decision::{Answer, Decision, Fact, Told};
+use crate::domain::family::Family;
 use crate::domain::generation::Generation;
-use crate::domain::id::{CheckId, GenerationId};
+use crate::domain::id::{CheckId, GenerationId, ProviderId};
 use crate::domain::money::Usd;
 use crate::domain::schedule::{Due, Rules};
 use crate::domain::time::Time;
@@ -158,6 +159,61 @@ impl Store {
             .await
     }
 
+    /// Writes down a read about a generation that is not on record, before it is made.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it was not kept: the read must not be made.
+    pub async fn begin_stray_check(&self, now: Time) -> Result<CheckId, StoreError> {
+        let check = CheckId::fresh(now);
+        self.writer
+            .run(move |mut tx| {
+                Box::pin(async move {
+                    tx.insert_check(check, None, now).await?;
+                    Ok(check)
+                })
+            })
+            .await
+    }
+
+    /// Takes in what the provider said about a generation that was not on record. It is now, if the provider knows it.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it was not kept.
+    #[expect(clippy::too_many_arguments, reason = "each says something else")]
+    pub async fn record_stray_answer(
+        &self,
+        rules: &Arc<Rules>,
+        family: &'static Family,
+        provider_id: &ProviderId,
+        check: CheckId,
+        told: Told,
+        prompt: Option<String>,
+        now: Time,
+    ) -> Result<Option<Generation>, StoreError> {
+        let (rules, provider_id) = (Arc::clone(rules), provider_id.clone());
+        self.writer
+            .run(move |mut tx| {
+                Box::pin(async move {
+                    tx.answer_check(check, &told, now).await?;
+                    let Answer::Known(_) = told.answer else { return Ok(None) };
+                    let new = match tx.by_provider_id(family, &provider_id).await? {
+                        // Registered, or told of by a webhook, while the provider was asked.
+                        Some(stored) => return Ok(Some(stored.generation)),
+                        None => Generation::adopted(GenerationId::fresh(now), family, provider_id, prompt, now),
+                    };
+                    let decision = rules.decide(&new, &Fact::Answer(told.answer), now);
+                    let row = tx.insert(&decision, now).await?;
+                    sqlx::query("UPDATE checks SET generation = ?1 WHERE uid = ?2")
+                        .bind(row)
+                        .bind(check.as_bytes().as_slice())
+                        .execute(&mut *tx.connection)
+                        .await?;
+                    Ok(Some(decision.generation))
+                })
+            })
+            .await
+    }
+
     /// When the last `count` reads were sent, and answered where they were, newest first.
     ///
     /// # Errors
@@ -199,12 +255,7 @@ impl Tx<'_> {
             return Ok(None);
         }
         let check = CheckId::fresh(now);
-        sqlx::query("INSERT INTO checks (uid, generation, sent_at) VALUES (?1, ?2, ?3)")
-            .bind(check.as_bytes().as_slice())
-            .bind(stored.row)
-            .bind(now.as_ms())
-            .execute(&mut *self.connection)
-            .await?;
+        self.insert_check(check, Some(stored.row), now).await?;
         // A read that was asked for on a settled generation makes nothing due.
         let lease = due.then_some((now + lease).as_ms());
         let rows =
@@ -216,6 +267,16 @@ impl Tx<'_> {
                 .rows_affected();
         expect_one(rows, "generations", stored.row)?;
         Ok(Some(Reading { check, generation: stored.generation }))
+    }
+
+    async fn insert_check(&mut self, check: CheckId, row: Option<i64>, now: Time) -> Result<(), StoreError> {
+        sqlx::query("INSERT INTO checks (uid, generation, sent_at) VALUES (?1, ?2, ?3)")
+            .bind(check.as_bytes().as_slice())
+            .bind(row)
+            .bind(now.as_ms())
+            .execute(&mut *self.connection)
+            .await?;
+        Ok(())
     }
 
     async fn answer_check(&mut self, check: CheckId, told: &Told, now: Time) -> Result<(), StoreError> {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use sqlx::QueryBuilder;
 use sqlx::sqlite::Sqlite;
 
+use super::idempotency::{Idempotency, Repeated};
 use super::pages::{self, Filter, Page, Paging};
 use super::rows::{self, COLUMNS, Stored};
 use super::writer::Tx;
@@ -17,16 +18,30 @@ use crate::domain::id::{GenerationId, ProviderId};
 use crate::domain::schedule::Rules;
 use crate::domain::time::Time;
 
-/// A generation that was made ready to be bought.
-pub type Prepared = Generation;
+/// A generation that somebody tells of: bought elsewhere, or about to be.
+pub struct Creation {
+    /// Our id, should it be new.
+    pub id: GenerationId,
+    /// What it is bought from.
+    pub family: &'static Family,
+    /// What is told; with the provider's id it was bought already.
+    pub details: Details,
+    /// The caller's key, and how what was made becomes the answer that is kept with it.
+    pub idempotency: Option<(Idempotency, Render)>,
+}
 
-/// What came of a registration.
+/// Makes the answer (HTTP status and body) out of what was made.
+pub type Render = Box<dyn FnOnce(&Created) -> (u16, Vec<u8>) + Send>;
+
+/// What came of telling of a generation.
 #[derive(Clone, Debug)]
-pub enum Registered {
+pub enum Created {
     /// It was not known.
     New(Generation),
     /// It was known; gaps are filled.
     Known(Generation),
+    /// The key was used before: nothing was done.
+    Repeated(Repeated<(u16, Vec<u8>)>),
 }
 
 /// What came of an amendment.
@@ -54,59 +69,14 @@ pub enum Refund {
 }
 
 impl Store {
-    /// Writes down a generation that is about to be bought.
+    /// Takes on a generation that is about to be bought or was bought elsewhere, or fills the gaps of one that is known;
+    /// once for each idempotency key.
     ///
     /// # Errors
     /// [`StoreError`] when it was not kept.
-    pub async fn prepare(
-        &self,
-        rules: &Arc<Rules>,
-        id: GenerationId,
-        family: &'static Family,
-        details: Details,
-        now: Time,
-    ) -> Result<Prepared, StoreError> {
+    pub async fn create(&self, rules: &Arc<Rules>, creation: Creation, now: Time) -> Result<Created, StoreError> {
         let rules = Arc::clone(rules);
-        self.writer
-            .run(move |mut tx| {
-                Box::pin(async move {
-                    let new = Generation::new(id, family, Via::Api, now);
-                    let decision = rules.decide(&new, &Fact::Details(details), now);
-                    tx.insert(&decision, now).await?;
-                    Ok(decision.generation)
-                })
-            })
-            .await
-    }
-
-    /// Takes on a generation bought elsewhere, or fills the gaps of one that is known.
-    ///
-    /// # Errors
-    /// [`StoreError`] when it was not kept.
-    pub async fn register(
-        &self,
-        rules: &Arc<Rules>,
-        family: &'static Family,
-        provider_id: ProviderId,
-        details: Details,
-        now: Time,
-    ) -> Result<Registered, StoreError> {
-        let rules = Arc::clone(rules);
-        let details = Details { provider_id: Some(provider_id.clone()), ..details };
-        self.writer
-            .run(move |mut tx| {
-                Box::pin(async move {
-                    if let Some(stored) = tx.by_provider_id(family, &provider_id).await? {
-                        let decision = tx.decide(&rules, &stored, &Fact::Details(details), now).await?;
-                        return Ok(Registered::Known(decision.generation));
-                    }
-                    let new = Generation::new(GenerationId::fresh(now), family, Via::Api, now);
-                    let decision = rules.decide(&new, &Fact::Details(details), now);
-                    tx.insert(&decision, now).await?;
-                    Ok(Registered::New(decision.generation))
-                })
-            })
-            .await
+        self.writer.run(move |mut tx| Box::pin(async move { tx.create(&rules, creation, now).await })).await
     }
 
     /// Adds facts to a known generation. All or nothing: what would overwrite is refused.
@@ -185,6 +155,24 @@ impl Store {
         Ok(row.as_ref().map(rows::read).transpose()?.map(|stored| stored.generation))
     }
 
+    /// The generation of the provider's id in that family.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database cannot be read.
+    pub async fn generation_in(
+        &self,
+        family: &Family,
+        provider_id: &ProviderId,
+    ) -> Result<Option<Generation>, StoreError> {
+        let sql = format!("SELECT id, {COLUMNS} FROM generations WHERE provider_id = ?1 AND family = ?2");
+        let row = sqlx::query(sqlx::AssertSqlSafe(sql))
+            .bind(provider_id.as_str())
+            .bind(family.path)
+            .fetch_optional(&self.readers)
+            .await?;
+        Ok(row.as_ref().map(rows::read).transpose()?.map(|stored| stored.generation))
+    }
+
     /// A page of generations, newest first unless asked otherwise.
     ///
     /// # Errors
@@ -205,6 +193,32 @@ impl Store {
 }
 
 impl Tx<'_> {
+    async fn create(&mut self, rules: &Rules, creation: Creation, now: Time) -> Result<Created, StoreError> {
+        let Creation { id, family, details, idempotency } = creation;
+        if let Some((used, _)) = &idempotency
+            && let Some(mut claim) = self.claimed(used, now).await?
+        {
+            let answer = claim.answer.take();
+            return Ok(Created::Repeated(claim.repeated(answer)));
+        }
+        let known = match &details.provider_id {
+            Some(provider_id) => self.by_provider_id(family, provider_id).await?,
+            None => None,
+        };
+        let fact = Fact::Details(details);
+        let (row, created) = if let Some(stored) = known {
+            (stored.row, Created::Known(self.decide(rules, &stored, &fact, now).await?.generation))
+        } else {
+            let decision = rules.decide(&Generation::new(id, family, Via::Api, now), &fact, now);
+            (self.insert(&decision, now).await?, Created::New(decision.generation))
+        };
+        if let Some((used, render)) = idempotency {
+            let answer = render(&created);
+            self.claim(&used, row, Some(&answer), now).await?;
+        }
+        Ok(created)
+    }
+
     async fn amend(
         &mut self,
         rules: &Rules,

@@ -5,14 +5,18 @@
 //! would drop SQLite's locks).
 
 mod checks;
+mod credits;
 mod deliveries;
+mod evidence;
 mod generations;
+mod idempotency;
 mod lock;
 mod pages;
 mod record;
 mod reports;
 mod retention;
 mod rows;
+mod submissions;
 mod timeline;
 mod writer;
 
@@ -27,10 +31,12 @@ use tokio::sync::broadcast;
 
 pub use checks::{CheckRecord, Reading};
 pub use deliveries::{Arrival, Delivery, DeliveryFilter, Received, Recorded, Replay};
-pub use generations::{Amended, Prepared, Refund, Registered};
+pub use generations::{Amended, Created, Creation, Refund, Render};
+pub use idempotency::{Idempotency, Repeated};
 pub use lock::{Lock, LockError};
 pub use pages::{Filter, Order, Page, Paging};
 pub use reports::{Counts, UnknownCode};
+pub use submissions::{Begun, Intent, SubmissionRecord};
 pub use timeline::Entry;
 pub use writer::{Change, Writer};
 
@@ -116,7 +122,8 @@ pub struct Store {
     readers: SqlitePool,
     writer: writer::Queue,
     changes: broadcast::Sender<Change>,
-    _lock: Arc<Lock>,
+    /// `None` for one that only reads.
+    _lock: Option<Arc<Lock>>,
 }
 
 impl Store {
@@ -143,8 +150,27 @@ impl Store {
             .acquire_timeout(BUSY_TIMEOUT)
             .connect_lazy_with(options.clone().create_if_missing(false).pragma("query_only", "ON"));
         let changes = broadcast::Sender::new(CHANGES_KEPT);
-        let (queue, writer) = writer::new(connection, options.create_if_missing(false), changes.clone());
-        Ok((Self { readers, writer: queue, changes, _lock: lock }, writer))
+        let (queue, writer) = writer::new(Some(connection), options.create_if_missing(false), changes.clone());
+        Ok((Self { readers, writer: queue, changes, _lock: Some(lock) }, writer))
+    }
+
+    /// Opens the database only to read, beside the process that has it. Writes are refused.
+    ///
+    /// # Errors
+    /// [`OpenError`] when there is no database that could be read.
+    pub async fn open_to_read(url: &str) -> Result<Self, OpenError> {
+        let options = options(url)?.create_if_missing(false).pragma("query_only", "ON");
+        let path = options.get_filename().to_owned();
+        let readers = SqlitePoolOptions::new().max_connections(1).acquire_timeout(BUSY_TIMEOUT);
+        let readers = readers.connect_with(options.clone()).await.map_err(|error| OpenError::Unusable {
+            path,
+            cause: error.to_string(),
+            hint: "check `database.url`",
+        })?;
+        let changes = broadcast::Sender::new(1);
+        // A queue nobody serves: what is handed in is refused.
+        let (queue, _) = writer::new(None, options, changes.clone());
+        Ok(Self { readers, writer: queue, changes, _lock: None })
     }
 
     /// Hears of every generation that changed, after its commit.

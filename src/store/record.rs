@@ -108,7 +108,7 @@ impl Tx<'_> {
         }
     }
 
-    async fn unknown_code(&mut self, code: &str, family: &Family, now: Time) -> Result<(), StoreError> {
+    pub(super) async fn unknown_code(&mut self, code: &str, family: &Family, now: Time) -> Result<(), StoreError> {
         tracing::warn!(error_code = code, family = family.path, "an error code that is not in the catalogue");
         sqlx::query(
             "INSERT INTO unknown_codes (code, family, seen, last_at) VALUES (?1, ?2, 1, ?3)

@@ -7,6 +7,7 @@ use super::checks::{self, CheckRecord};
 use super::{Store, StoreError};
 use crate::domain::generation::{Generation, Via};
 use crate::domain::id::{DeliveryId, EventId, GenerationId};
+use crate::domain::purchase::SubmitResult;
 use crate::domain::time::Time;
 
 /// One thing that happened.
@@ -23,6 +24,16 @@ pub enum Entry {
         generation_id: Option<String>,
         /// What it cost, where known.
         price: Option<String>,
+        /// Bought through us: when the provider answered.
+        answered_at: Option<Time>,
+        /// Bought through us: what came of it.
+        result: Option<SubmitResult>,
+        /// The HTTP status of the answer.
+        http_status: Option<u16>,
+        /// Why it was not sold.
+        error_code: Option<String>,
+        /// In a few words.
+        said: Option<String>,
     },
     /// A webhook came.
     Delivery {
@@ -129,12 +140,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`] when the database cannot be read.
     pub async fn timeline(&self, generation: &Generation) -> Result<Vec<Entry>, StoreError> {
-        let mut entries = vec![Entry::Submission {
-            at: generation.began_at(),
-            via: generation.via,
-            generation_id: generation.provider_id.as_ref().map(ToString::to_string),
-            price: generation.price.map(|price| price.to_string()),
-        }];
+        let mut entries = vec![self.bought(generation).await?];
         let id = generation.id;
         entries.extend(
             self.entries(
@@ -183,6 +189,23 @@ impl Store {
         );
         entries.sort_by_key(|entry| (entry.at(), entry.rank()));
         Ok(entries)
+    }
+
+    async fn bought(&self, generation: &Generation) -> Result<Entry, StoreError> {
+        let submission = self.submission(generation.id).await?;
+        let answered_at = submission.as_ref().and_then(|submission| submission.answered_at);
+        let reply = submission.and_then(|submission| submission.reply);
+        Ok(Entry::Submission {
+            answered_at,
+            result: reply.as_ref().map(|reply| reply.result),
+            http_status: reply.as_ref().and_then(|reply| reply.http_status),
+            error_code: reply.as_ref().and_then(|reply| reply.error_code.clone()),
+            said: reply.map(|reply| reply.said),
+            at: generation.began_at(),
+            via: generation.via,
+            generation_id: generation.provider_id.as_ref().map(ToString::to_string),
+            price: generation.price.map(|price| price.to_string()),
+        })
     }
 
     async fn entries(

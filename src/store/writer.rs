@@ -122,12 +122,12 @@ pub struct Writer {
 
 /// `options` opens the connection again, should it be needed.
 pub(super) fn new(
-    connection: SqliteConnection,
+    connection: Option<SqliteConnection>,
     options: SqliteConnectOptions,
     changes: broadcast::Sender<Change>,
 ) -> (Queue, Writer) {
     let (sender, commands) = mpsc::channel(QUEUE_MAX);
-    (Queue(sender), Writer { connection: Some(connection), options, commands, changes })
+    (Queue(sender), Writer { connection, options, commands, changes })
 }
 
 impl Writer {
@@ -202,7 +202,7 @@ mod tests {
         let options = super::super::options(&format!("sqlite://{}", file.display())).unwrap();
         let mut connection = options.connect().await.unwrap();
         connection.execute("CREATE TABLE numbers (n INTEGER NOT NULL UNIQUE) STRICT").await.unwrap();
-        let (queue, writer) = new(connection, options.clone(), broadcast::Sender::new(16));
+        let (queue, writer) = new(Some(connection), options.clone(), broadcast::Sender::new(16));
         (queue, writer, options)
     }
 

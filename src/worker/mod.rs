@@ -63,6 +63,11 @@ impl Tasks {
         });
     }
 
+    /// Carries something that was begun to its end, whoever asked for it may be gone. One that dies takes nothing with it.
+    pub fn carry(&self, work: impl Future<Output = ()> + Send + 'static) {
+        self.tracker.spawn(work);
+    }
+
     /// Why the service stopped by itself, if it did.
     pub fn failure(&self) -> Option<String> {
         self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()

@@ -56,7 +56,7 @@ pub async fn run(
 /// One batch of each kind; tells how much was removed.
 async fn remove(retention: Retention, store: &Store, clock: &dyn Clock) -> Result<u64, StoreError> {
     let now = clock.now();
-    let mut removed = 0;
+    let mut removed = store.prune_idempotency_keys(BATCH, now).await?;
     if !retention.payloads.is_zero() {
         removed += store.prune_bodies(now - retention.payloads, BATCH).await?;
     }

@@ -17,13 +17,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::support::{O3, PROVIDER_KEY, text};
 
-const KEY: &str = "a key of the process tests";
+pub(crate) const KEY: &str = "a key of the process tests";
 const SECRET: &str = "a callback secret of the process tests";
 
 /// The service as a process.
-struct Service {
+pub(crate) struct Service {
     child: Child,
-    url: String,
+    pub url: String,
 }
 
 impl Service {
@@ -49,7 +49,11 @@ impl Service {
 
     /// Starts it and waits until it says that it runs.
     fn start(folder: &Path, provider: &str) -> Self {
-        let port = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
+        Self::start_at(free_port(), folder, provider)
+    }
+
+    /// The same at a port that was free a moment ago.
+    pub(crate) fn start_at(port: u16, folder: &Path, provider: &str) -> Self {
         let log = std::fs::File::options().create(true).append(true).open(folder.join("log")).unwrap();
         let mut child = Self::command(folder, port, provider).stderr(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap());
@@ -64,16 +68,20 @@ impl Service {
         Self { child, url: format!("http://127.0.0.1:{port}") }
     }
 
-    fn kill(mut self) {
+    pub(crate) fn kill(mut self) {
         self.child.kill().unwrap();
         assert_eq!(self.child.wait().unwrap().signal(), Some(9));
     }
 
-    fn terminate(mut self) -> i32 {
+    pub(crate) fn terminate(mut self) -> i32 {
         let pid = self.child.id().to_string();
         assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
         self.child.wait().unwrap().code().unwrap()
     }
+}
+
+pub(crate) fn free_port() -> u16 {
+    std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
 }
 
 impl Drop for Service {
@@ -84,15 +92,19 @@ impl Drop for Service {
 }
 
 /// The simulated provider, on real time.
-struct Provider {
-    sandbox: Arc<Sandbox>,
-    url: String,
+pub(crate) struct Provider {
+    pub sandbox: Arc<Sandbox>,
+    pub url: String,
     stop: CancellationToken,
 }
 
 impl Provider {
     async fn start() -> Self {
-        let settings = Settings { status_reads_per_minute: None, ..Settings::default() };
+        Self::with(Settings::default()).await
+    }
+
+    pub(crate) async fn with(settings: Settings) -> Self {
+        let settings = Settings { status_reads_per_minute: None, ..settings };
         let sandbox = Sandbox::new(settings, Arc::new(SystemClock::new())).unwrap();
         let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
@@ -110,11 +122,11 @@ impl Drop for Provider {
     }
 }
 
-fn http() -> reqwest::Client {
+pub(crate) fn http() -> reqwest::Client {
     recoup::provider::http_client(Duration::from_secs(10)).unwrap()
 }
 
-async fn call(request: reqwest::RequestBuilder) -> Option<(u16, Value)> {
+pub(crate) async fn call(request: reqwest::RequestBuilder) -> Option<(u16, Value)> {
     let answer = request.bearer_auth(KEY).send().await.ok()?;
     let status = answer.status().as_u16();
     Some((status, answer.json().await.ok()?))

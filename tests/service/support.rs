@@ -35,6 +35,11 @@ pub(crate) struct World {
     provider: (tokio::task::JoinHandle<()>, CancellationToken),
 }
 
+/// How often a test repeats what it does: a few times, unless the environment asks for more.
+pub(crate) fn often(variable: &str, usual: u64) -> u64 {
+    std::env::var(variable).map_or(usual, |number| number.parse().unwrap())
+}
+
 /// An answer, read whole.
 #[derive(Debug)]
 pub(crate) struct Answer {
@@ -139,6 +144,10 @@ impl World {
 
     pub(crate) async fn advance_s(&self, seconds: u64) {
         self.advance(Duration::from_secs(seconds)).await;
+    }
+
+    pub(crate) fn clock_now(&self) -> Time {
+        self.clock.now()
     }
 
     /// Waits until the sweeper sleeps beyond the present time.

@@ -42,6 +42,8 @@ pub enum Fact {
     Doubted,
     /// The provider's answer to a status read.
     Answer(Answer),
+    /// Somebody means to buy it, now.
+    Intended(Details),
     /// The provider's answer to a purchase.
     Submission(Submission),
     /// What the user adds.
@@ -95,6 +97,8 @@ pub enum Submission {
     Refused(Failure),
     /// Sent, and the answer was lost.
     Unclear,
+    /// The answer named a generation that is on record already: it cannot be this one.
+    Foreign,
 }
 
 words! {
@@ -140,6 +144,7 @@ impl Rules {
             Fact::ForeignWebhook => draft.foreign_webhook(),
             Fact::Doubted => draft.ask_unless_settled(),
             Fact::Answer(answer) => draft.answer(answer),
+            Fact::Intended(details) => draft.intended(details),
             Fact::Submission(submission) => draft.submission(submission),
             Fact::Details(details) => draft.details(details),
             Fact::RefundConfirmed => draft.refund_confirmed(),
@@ -227,10 +232,16 @@ impl<'a> Draft<'a> {
     }
 
     fn time_passed(&mut self) {
+        if self.next.state == State::Submitting && self.now >= Rules::answer_lost_at(&self.next) {
+            self.submission(&Submission::Unclear);
+        }
         let open = self.next.state.is_running() || matches!(self.next.state, State::Submitting | State::Unconfirmed);
         if open && self.now >= self.rules.lost_at(&self.next) && self.may_give_up() {
             self.next.state = State::Lost { at: self.now };
-            self.raise(Attention::Lost);
+            // Where a person has seen the credits come back nobody has to look any more.
+            if self.next.refunded_at.is_none() {
+                self.raise(Attention::Lost);
+            }
             self.rest();
         }
     }
@@ -242,8 +253,12 @@ impl<'a> Draft<'a> {
 
     fn refund_confirmed(&mut self) {
         match self.next.state {
-            State::Failed { .. } | State::Lost { .. } | State::Unconfirmed => {
+            State::Failed { .. } => {
                 self.next.refunded_at.get_or_insert(self.now);
+            }
+            State::Lost { .. } | State::Unconfirmed => {
+                self.next.refunded_at.get_or_insert(self.now);
+                self.next.attention = None;
             }
             State::Prepared
             | State::Submitting

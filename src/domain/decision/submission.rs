@@ -4,6 +4,14 @@ use super::{Attention, Details, Draft, EventKind, State, Submission};
 use crate::domain::outcome::fill;
 
 impl Draft<'_> {
+    pub(super) fn intended(&mut self, details: &Details) {
+        self.details(details);
+        if self.next.state == State::Prepared {
+            self.next.state = State::Submitting;
+            self.next.submitted_at.get_or_insert(self.now);
+        }
+    }
+
     pub(super) fn submission(&mut self, submission: &Submission) {
         match submission {
             Submission::Accepted { provider_id, price } => {
@@ -16,13 +24,13 @@ impl Draft<'_> {
                 fill(&mut self.next.price, price.as_ref());
             }
             Submission::Refused(error) => match self.next.state {
-                State::Submitting => {
+                // Time may have declared the answer lost before it came after all.
+                State::Submitting | State::Unconfirmed => {
                     self.next.state = State::Rejected { at: self.now, error: error.clone() };
                     self.next.attention = None;
                     self.rest();
                 }
                 State::Prepared
-                | State::Unconfirmed
                 | State::Pending
                 | State::Processing
                 | State::Rejected { .. }
@@ -35,6 +43,12 @@ impl Draft<'_> {
                     self.next.state = State::Unconfirmed;
                     self.raise(Attention::Unconfirmed);
                 }
+            }
+            Submission::Foreign => {
+                if self.next.state == State::Submitting {
+                    self.next.state = State::Unconfirmed;
+                }
+                self.raise(Attention::Conflict);
             }
         }
     }

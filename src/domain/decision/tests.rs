@@ -197,6 +197,52 @@ fn the_familys_own_shorter_limit_applies() {
     assert_eq!(at(stuck_at), Some(Attention::Stuck));
 }
 
+#[test]
+fn a_refusal_that_comes_after_time_gave_the_answer_up_is_believed() {
+    let rules = rules(Confirm::Untrusted);
+    let late = rules.decide(&submitting(), &Fact::TimePassed, T0 + Duration::from_mins(30)).generation;
+    assert_eq!((late.state.status(), late.attention), (Status::Unconfirmed, Some(Attention::Unconfirmed)));
+    let refused = Fact::Submission(Submission::Refused(Failure::default()));
+    let refused = rules.decide(&late, &refused, T0 + Duration::from_mins(31)).generation;
+    assert_eq!((refused.state.status(), refused.attention), (Status::Rejected, None));
+}
+
+#[test]
+fn every_fact_a_diagnosis_cites_is_there_and_every_state_has_one() {
+    let rules = rules(Confirm::Untrusted);
+    let running = after(&rules, &submitting(), &[answer_of_sale("p-1")]).generation;
+    let failure = Failure { code: Some("IMAGE_INACCESSIBLE".to_owned()), text: None };
+    let histories = [
+        (new(), vec![]),
+        (submitting(), vec![]),
+        (submitting(), vec![Fact::Submission(Submission::Unclear)]),
+        (submitting(), vec![Fact::Submission(Submission::Refused(failure.clone()))]),
+        (running.clone(), vec![answer(Word::Processing)]),
+        (running.clone(), vec![answer(Word::Outcome(completed("u")))]),
+        (running.clone(), vec![answer(Word::Outcome(Outcome::Failed(failure)))]),
+        (running.clone(), vec![answer(Word::Outcome(failed(None)))]),
+        (running, vec![answer(Word::CompletedWithoutResult)]),
+    ];
+    for (start, facts) in histories {
+        let generation = facts.iter().fold(start, |known, fact| rules.decide(&known, fact, T0).generation);
+        let diagnosis = rules.diagnose(&generation, T0 + Duration::from_secs(45));
+        assert!(!diagnosis.next_steps.is_empty() && !diagnosis.summary.is_empty());
+        let cited = diagnosis.answers.iter().flat_map(|answer| &answer.facts);
+        for fact in cited.clone().filter(|cited| matches!(cited.fact, "status" | "credits" | "deliveries" | "checks")) {
+            assert!(!fact.value.is_null(), "{}", fact.fact);
+        }
+        assert!(diagnosis.answers.iter().all(|answer| !answer.facts.is_empty()));
+        let has = |question| diagnosis.answers.iter().any(|answer| answer.question == question);
+        assert!(has("Where is the money?"));
+        assert_eq!(has("Why did it fail?"), generation.state.error().is_some());
+        assert_eq!(has("Is it slow?"), generation.provider_id.is_some());
+    }
+}
+
+fn answer_of_sale(provider_id: &str) -> Fact {
+    Fact::Submission(Submission::Accepted { provider_id: id(provider_id), price: Some(Usd::from_micros(150_000)) })
+}
+
 fn any_outcome() -> impl Strategy<Value = Outcome> {
     prop_oneof![
         prop_oneof![Just("u"), Just("v"), Just("u?sig=1")].prop_map(completed),
@@ -237,7 +283,9 @@ fn any_fact() -> impl Strategy<Value = Fact> {
         1 => Just(Fact::Answer(Answer::NotFound)),
         1 => Just(Fact::Answer(Answer::Nothing)),
         1 => Just(Fact::Answer(Answer::Paused { pause: Duration::from_secs(30) })),
+        1 => Just(Fact::Intended(Details::default())),
         1 => Just(Fact::Submission(Submission::Unclear)),
+        1 => Just(Fact::Submission(Submission::Foreign)),
         1 => Just(Fact::Submission(Submission::Refused(Failure::default()))),
         1 => Just(Fact::Submission(Submission::Accepted { provider_id: id("p-1"), price: None })),
         2 => details.prop_map(Fact::Details),
@@ -276,7 +324,9 @@ fn allowed(before: &Generation, fact: &Fact, after: &Generation) -> bool {
         // Only the provider's word makes an outcome.
         (_, Completed | Failed) => answered || told,
         (_, Lost) => *fact == Fact::TimePassed,
-        (Submitting, Rejected | Unconfirmed) => matches!(fact, Fact::Submission(_)),
+        (Submitting | Unconfirmed, Rejected) => matches!(fact, Fact::Submission(Submission::Refused(_))),
+        (Submitting, Unconfirmed) => matches!(fact, Fact::Submission(_) | Fact::TimePassed),
+        (Prepared, Submitting) => matches!(fact, Fact::Intended(_)),
         (Prepared | Submitting | Unconfirmed, Pending | Processing) | (Pending, Processing) => true,
         _ => false,
     }
@@ -293,7 +343,8 @@ fn holds(rules: &Rules, generation: &Generation, now: Time) -> Result<(), TestCa
     let at_risk = CreditState::of(generation, now, rules.refund_window) == CreditState::AtRisk;
     let settled = matches!(status, Status::Completed | Status::Failed | Status::Rejected | Status::Prepared);
     prop_assert!(!(at_risk && settled), "{:?} at risk", status);
-    prop_assert_eq!(status == Status::Lost, generation.attention == Some(Attention::Lost));
+    let unpaid = status == Status::Lost && generation.refunded_at.is_none();
+    prop_assert_eq!(unpaid, generation.attention == Some(Attention::Lost));
     Ok(())
 }
 

@@ -1,0 +1,124 @@
+//! The money report: where the credits of many generations are, in exact sums (contract section 7).
+//!
+//! Adds up groups of generations that are alike in everything that matters; which credit state a group is in is said by
+//! [`CreditState`]. A missing price is never zero: it is counted apart.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use super::credits::CreditState;
+use super::generation::{Attention, Status};
+use super::money::Usd;
+
+/// How many, and what was charged for them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Sum {
+    /// Generations.
+    pub count: u64,
+    /// What was charged, as far as prices are known.
+    pub amount: Usd,
+}
+
+/// Everything together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Total {
+    /// Generations.
+    pub count: u64,
+    /// What was charged, refunds not taken off.
+    pub charged: Usd,
+    /// Charged, or maybe charged, with a price nobody told.
+    pub price_unknown: u64,
+}
+
+/// Generations alike in everything the report asks about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Group {
+    /// Their status.
+    pub status: Status,
+    /// Why a person should look.
+    pub attention: Option<Attention>,
+    /// Why they failed or were refused.
+    pub error_code: Option<String>,
+    /// Their model.
+    pub model: Option<String>,
+    /// Found by a check while no webhook had come.
+    pub recovered: bool,
+    /// A person saw the credits come back.
+    pub refunded: bool,
+    /// How many.
+    pub count: u64,
+    /// How many of them have a price.
+    pub priced: u64,
+    /// The sum of those prices.
+    pub amount: Usd,
+}
+
+/// The report.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct MoneyReport {
+    /// Everything together.
+    pub total: Total,
+    /// By where the credits are.
+    pub by_state: BTreeMap<CreditState, Sum>,
+    /// What would have been lost without reconciliation.
+    pub recovered: Sum,
+    /// By why a person should look.
+    pub by_attention: BTreeMap<Attention, Sum>,
+    /// By why they failed or were refused.
+    pub by_error_code: BTreeMap<String, Sum>,
+    /// By model, where it is known.
+    pub by_model: BTreeMap<String, Sum>,
+}
+
+impl MoneyReport {
+    /// Adds up. `awaiting_refund`: how many failed ones are still inside their refund window, and what they cost.
+    pub fn of(groups: &[Group], awaiting_refund: Sum) -> Self {
+        let mut report = Self {
+            total: Total::default(),
+            by_state: CreditState::ALL.iter().map(|state| (*state, Sum::default())).collect(),
+            recovered: Sum::default(),
+            by_attention: BTreeMap::new(),
+            by_error_code: BTreeMap::new(),
+            by_model: BTreeMap::new(),
+        };
+        for group in groups {
+            report.add(group);
+        }
+        let refunded = report.by_state.entry(CreditState::Refunded).or_default();
+        refunded.count = refunded.count.saturating_sub(awaiting_refund.count);
+        refunded.amount -= awaiting_refund.amount;
+        report.by_state.insert(CreditState::RefundExpected, awaiting_refund);
+        report
+    }
+
+    fn add(&mut self, group: &Group) {
+        // Those whose window is open are taken out in the end.
+        let state = CreditState::by(group.status, group.attention.is_some(), group.refunded, true);
+        let charged = state != CreditState::NotCharged;
+        let amount = if charged { group.amount } else { Usd::default() };
+        let count = group.count;
+        let add = |sum: &mut Sum| {
+            sum.count += count;
+            sum.amount += amount;
+        };
+        self.total.count += count;
+        self.total.charged += amount;
+        if charged {
+            self.total.price_unknown += count.saturating_sub(group.priced);
+        }
+        add(self.by_state.entry(state).or_default());
+        if group.recovered {
+            add(&mut self.recovered);
+        }
+        if let Some(attention) = group.attention {
+            add(self.by_attention.entry(attention).or_default());
+        }
+        if let Some(code) = &group.error_code {
+            add(self.by_error_code.entry(code.clone()).or_default());
+        }
+        if let Some(model) = &group.model {
+            add(self.by_model.entry(model.clone()).or_default());
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! A generation in the provider's own documented shape: what a client written to its documentation expects to read
+//! (provider.md sections 3, 4 and 10).
+//!
+//! Every family has its own fields. The reason of a failure is added where the documentation keeps it for the webhook: a
+//! client that looks for it finds it, one that does not is not disturbed.
+
+use serde_json::{Map, Value, json};
+
+use super::generation::{Generation, State};
+use super::outcome::Failure;
+
+/// The answer to a status read; `None` while the provider's id is not known.
+pub fn status(generation: &Generation) -> Option<Value> {
+    let family = generation.family;
+    let mut body = Map::new();
+    body.insert(family.id_field.to_owned(), json!(generation.provider_id.as_ref()?));
+    body.insert("status".to_owned(), json!(word(&generation.state)));
+    body.insert("prompt".to_owned(), json!(generation.request.prompt));
+    result(&mut body, family.result_field, generation.state.result_url());
+    if names_its_model(family.path) {
+        body.insert("model".to_owned(), json!(model(generation)));
+    }
+    if matches!(family.path, "kling" | "veo" | "sora") {
+        body.insert("created_at".to_owned(), json!(generation.began_at()));
+        body.insert("completed_at".to_owned(), json!(generation.state.settled_at()));
+    }
+    let failed = matches!(generation.state, State::Failed { .. });
+    if failed || family.reason_in_status {
+        body.insert(family.reason_field.to_owned(), reason(family.path, generation.state.error()));
+    }
+    Some(Value::Object(body))
+}
+
+/// The provider has four words. What was given up may still be running; it never said otherwise.
+fn word(state: &State) -> &'static str {
+    match state {
+        State::Completed { .. } => "completed",
+        State::Failed { .. } | State::Rejected { .. } => "failed",
+        State::Prepared | State::Submitting | State::Unconfirmed | State::Pending => "pending",
+        State::Processing | State::Lost { .. } => "processing",
+    }
+}
+
+fn result(body: &mut Map<String, Value>, field: &str, url: Option<&str>) {
+    match field.split_once('.') {
+        // `output.video_urls[0]`
+        Some((outer, _)) => body.insert(outer.to_owned(), url.map_or(Value::Null, |url| json!({"video_urls": [url]}))),
+        None => body.insert(field.to_owned(), json!(url)),
+    };
+}
+
+fn reason(path: &str, error: Option<&Failure>) -> Value {
+    let Some(error) = error.filter(|error| !error.is_silent()) else { return Value::Null };
+    let said = error.code.as_ref().or(error.text.as_ref());
+    match path {
+        "veo" => json!({"message": said}),
+        "seedance" => json!({"code": error.code, "message": error.text}),
+        _ => json!(said),
+    }
+}
+
+fn names_its_model(path: &str) -> bool {
+    path.starts_with("kling/") || path == "seedance"
+}
+
+/// For O3 video an identifier of family, seconds and tier, not the value that was sent (provider.md 9.1).
+fn model(generation: &Generation) -> Option<String> {
+    let (model, seconds) = (generation.request.model.as_ref()?, generation.request.duration_seconds);
+    match (generation.family.path, seconds) {
+        ("kling/o3-video", Some(seconds)) => {
+            let tier = if model.ends_with("_pro") { "-pro" } else { "" };
+            Some(format!("kling-o3-video-{seconds}s{tier}"))
+        }
+        _ => Some(model.clone()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::family::FAMILIES;
+    use crate::domain::generation::Via;
+    use crate::domain::id::{GenerationId, ProviderId};
+    use crate::domain::notice::{Notice, Word};
+    use crate::domain::outcome::{Learned, Outcome, Source, Verification};
+    use crate::domain::time::Time;
+
+    /// What we show in the provider's shape is what we would understand from the provider.
+    #[test]
+    fn what_is_shown_can_be_read_again_in_every_family() {
+        let now = Time::from_ms(1_795_428_000_000);
+        let learned = Learned { source: Source::Webhook, verification: Verification::Token, recovered: false };
+        let url = "https://cdn.example.net/x".to_owned();
+        let error = Failure { code: Some("TASK_FAILED".to_owned()), text: None };
+        for family in FAMILIES {
+            let provider_id = ProviderId::parse("p-1").unwrap();
+            let new = Generation::new(GenerationId::fresh(now), family, Via::Gateway, now);
+            for (state, word) in [
+                (State::Pending, Word::Pending),
+                (State::Processing, Word::Processing),
+                (State::Lost { at: now }, Word::Processing),
+                (
+                    State::Completed { at: now, result_url: url.clone(), learned },
+                    Word::Outcome(Outcome::Completed { result_url: url.clone() }),
+                ),
+                (
+                    State::Failed { at: now, error: error.clone(), learned },
+                    Word::Outcome(Outcome::Failed(error.clone())),
+                ),
+            ] {
+                let generation = Generation { provider_id: Some(provider_id.clone()), state, ..new.clone() };
+                let body = status(&generation).unwrap().to_string();
+                let notice = Notice::parse(body.as_bytes()).unwrap();
+                assert_eq!(notice, Notice { provider_id: provider_id.clone(), word }, "{} {body}", family.path);
+            }
+            assert_eq!(status(&new), None);
+        }
+    }
+}

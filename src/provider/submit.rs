@@ -1,0 +1,113 @@
+//! Sending a purchase: once, on a connection of its own, never again. Says whether it is certain that nothing was sent.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, RETRY_AFTER};
+
+use super::{ProviderClient, describe, read_bounded};
+use crate::domain::family::Family;
+use crate::domain::purchase::Piece;
+
+/// Slowest upload that is waited for, in bytes a second: 67 MB of images need more than the usual time limit.
+const UPLOAD_BYTES_PER_SECOND: u64 = 256 * 1_024;
+const JSON: &str = "application/json";
+
+/// A request for a purchase.
+#[derive(Clone, Debug)]
+pub struct Purchase {
+    /// What is bought from.
+    pub family: &'static Family,
+    /// The caller's body.
+    pub body: Bytes,
+    /// What of it is sent.
+    pub pieces: Vec<Piece>,
+    /// The caller's `Content-Type`.
+    pub content_type: Option<String>,
+}
+
+/// A complete answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpAnswer {
+    /// HTTP status.
+    pub status: u16,
+    /// `Content-Type`.
+    pub content_type: Option<String>,
+    /// `Retry-After`.
+    pub retry_after: Option<String>,
+    /// The body, without our key in it.
+    pub body: Vec<u8>,
+}
+
+/// What sending a purchase brought.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Submitted {
+    /// An answer, whole.
+    Answered(HttpAnswer),
+    /// An answer whose body broke off or was too long; the status is certain.
+    BrokenOff {
+        /// HTTP status.
+        status: u16,
+        /// What went wrong.
+        said: String,
+    },
+    /// There was no connection: nothing was sent.
+    NotSent(String),
+    /// Something was sent, and no answer came.
+    NoAnswer(String),
+}
+
+impl ProviderClient {
+    /// Sends a purchase: `POST /v1/{family}/generate` (provider.md section 2). Never fails, never repeats.
+    pub async fn submit(&self, purchase: &Purchase) -> Submitted {
+        let url = format!("{}/v1/{}/generate", self.base_url, purchase.family.path);
+        let pieces: Vec<Bytes> = purchase.pieces.iter().map(|piece| bytes(&purchase.body, piece)).collect();
+        let length: u64 = pieces.iter().map(|piece| u64::try_from(piece.len()).unwrap_or(0)).sum();
+        let body = futures_util::stream::iter(pieces.into_iter().map(Ok::<_, std::convert::Infallible>));
+        let request = self
+            .purchases
+            .post(url)
+            .bearer_auth(self.api_key.expose())
+            .header(CONTENT_TYPE, purchase.content_type.as_deref().unwrap_or(JSON))
+            .header(CONTENT_LENGTH, length)
+            .timeout(self.timeout + Duration::from_secs(length / UPLOAD_BYTES_PER_SECOND))
+            .body(reqwest::Body::wrap_stream(body));
+        let response = match request.send().await {
+            Ok(response) => response,
+            // Resolving, connecting and the handshake come before the first byte of a request.
+            Err(error) if error.is_connect() => return Submitted::NotSent(why(&error)),
+            Err(error) => return Submitted::NoAnswer(describe(&error)),
+        };
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        match read_bounded(response).await {
+            Ok(body) => Submitted::Answered(HttpAnswer {
+                status,
+                content_type: text(&headers, &CONTENT_TYPE),
+                retry_after: text(&headers, &RETRY_AFTER),
+                body: self.without_key(body),
+            }),
+            Err(said) => Submitted::BrokenOff { status, said },
+        }
+    }
+}
+
+/// A part of what is sent, without copying the caller's bytes.
+fn bytes(body: &Bytes, piece: &Piece) -> Bytes {
+    match piece {
+        Piece::Kept(range) => body.slice(range.clone()),
+        Piece::Written(text) => Bytes::copy_from_slice(text.as_bytes()),
+    }
+}
+
+fn text(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
+    headers.get(name)?.to_str().ok().map(str::to_owned)
+}
+
+/// Why there was no connection: the innermost cause says it best (refused, unknown host, certificate).
+fn why(error: &reqwest::Error) -> String {
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    format!("could not connect: {cause}")
+}

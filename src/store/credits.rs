@@ -1,0 +1,152 @@
+//! The money report's groups: whole hours out of the sums that triggers keep, the edges out of the generations themselves.
+
+use std::time::Duration;
+
+use sqlx::sqlite::SqliteRow;
+use sqlx::{Row, SqliteConnection};
+
+use super::rows::impossible;
+use super::{Store, StoreError};
+use crate::domain::generation::{Attention, Status};
+use crate::domain::money::Usd;
+use crate::domain::money_report::{Group, MoneyReport, Sum};
+use crate::domain::time::Time;
+
+/// Milliseconds of a bucket; the migration divides by it.
+const HOUR_MS: i64 = 3_600_000;
+
+const GROUPED: &str = "status, attention, error_code, model, recovered, refunded";
+
+/// Begin (inclusive) and end (exclusive), in milliseconds.
+type Span = (i64, i64);
+
+/// A span cut into whole hours (numbers of hours) and what is left at its ends.
+#[derive(Debug, PartialEq, Eq)]
+struct Cut {
+    hours: Span,
+    edges: [Span; 2],
+}
+
+impl Cut {
+    fn of(since: i64, until: i64) -> Self {
+        // Integer division rounds towards zero, so the hour of 1970 holds two: it is never taken as a whole.
+        let first = since.div_euclid(HOUR_MS).saturating_add(i64::from(since.rem_euclid(HOUR_MS) > 0)).max(1);
+        let last = until.div_euclid(HOUR_MS);
+        if first >= last {
+            return Self { hours: (0, 0), edges: [(since, until), (0, 0)] };
+        }
+        Self { hours: (first, last), edges: [(since, first * HOUR_MS), (last * HOUR_MS, until)] }
+    }
+}
+
+impl Store {
+    /// Where the money of the generations bought from `since` to before `until` is at `now`.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database cannot be read.
+    pub async fn money_report(
+        &self,
+        since: Option<Time>,
+        until: Option<Time>,
+        now: Time,
+        refund_window: Duration,
+    ) -> Result<MoneyReport, StoreError> {
+        // One transaction, so that all parts see the same moment.
+        let mut snapshot = self.readers.begin().await?;
+        let span = (since.map_or(i64::MIN, Time::as_ms), until.map_or(i64::MAX, Time::as_ms));
+        let mut groups = Vec::new();
+        if since.is_none() && until.is_none() {
+            groups.extend(hours(&mut snapshot, (i64::MIN, i64::MAX)).await?);
+        } else {
+            let cut = Cut::of(span.0, span.1);
+            groups.extend(hours(&mut snapshot, cut.hours).await?);
+            for edge in cut.edges {
+                groups.extend(edge_groups(&mut snapshot, edge).await?);
+            }
+        }
+        let awaiting = awaiting_refund(&mut snapshot, span, now - refund_window).await?;
+        snapshot.commit().await?;
+        Ok(MoneyReport::of(&groups, awaiting))
+    }
+}
+
+async fn hours(connection: &mut SqliteConnection, (from, to): Span) -> Result<Vec<Group>, StoreError> {
+    let sql = format!(
+        "SELECT {GROUPED}, sum(generations) AS count, sum(priced) AS priced, sum(micros) AS micros FROM credit_totals
+         WHERE hour >= ?1 AND hour < ?2 AND generations > 0 GROUP BY {GROUPED}"
+    );
+    let rows = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(from).bind(to).fetch_all(connection).await?;
+    rows.iter().map(group).collect()
+}
+
+async fn edge_groups(connection: &mut SqliteConnection, (from, to): Span) -> Result<Vec<Group>, StoreError> {
+    if from >= to {
+        return Ok(Vec::new());
+    }
+    let rows = sqlx::query(
+        "SELECT status, coalesce(attention, '') AS attention, coalesce(error_code, '') AS error_code,
+                coalesce(model, '') AS model, recovered, refunded_at IS NOT NULL AS refunded, count(*) AS count,
+                count(price_micros) AS priced, coalesce(sum(price_micros), 0) AS micros
+         FROM generations WHERE coalesce(submitted_at, created_at) >= ?1 AND coalesce(submitted_at, created_at) < ?2
+         GROUP BY 1, 2, 3, 4, 5, 6",
+    )
+    .bind(from)
+    .bind(to)
+    .fetch_all(connection)
+    .await?;
+    rows.iter().map(group).collect()
+}
+
+/// Failed ones whose refund window is open: few, and found by the time they failed.
+async fn awaiting_refund(connection: &mut SqliteConnection, span: Span, failed_after: Time) -> Result<Sum, StoreError> {
+    let (count, micros): (i64, i64) = sqlx::query_as(
+        "SELECT count(*), coalesce(sum(price_micros), 0) FROM generations INDEXED BY generations_failed_at
+         WHERE status = 'failed' AND refunded_at IS NULL AND settled_at > ?1
+           AND coalesce(submitted_at, created_at) >= ?2 AND coalesce(submitted_at, created_at) < ?3",
+    )
+    .bind(failed_after.as_ms())
+    .bind(span.0)
+    .bind(span.1)
+    .fetch_one(connection)
+    .await?;
+    Ok(Sum { count: u64::try_from(count).unwrap_or(0), amount: Usd::from_micros(micros) })
+}
+
+fn group(row: &SqliteRow) -> Result<Group, StoreError> {
+    let text = |column: &str| -> Result<Option<String>, StoreError> {
+        Ok(Some(row.try_get::<String, _>(column)?).filter(|text| !text.is_empty()))
+    };
+    let status: String = row.try_get("status")?;
+    let attention = text("attention")?;
+    let wrong = |column: &str| impossible("credit_totals", column, 0);
+    let count = |column: &str| u64::try_from(row.try_get::<i64, _>(column)?).map_err(|_| wrong(column));
+    Ok(Group {
+        status: Status::parse(&status).ok_or_else(|| wrong("status"))?,
+        attention: attention.map(|word| Attention::parse(&word).ok_or_else(|| wrong("attention"))).transpose()?,
+        error_code: text("error_code")?,
+        model: text("model")?,
+        recovered: row.try_get("recovered")?,
+        refunded: row.try_get("refunded")?,
+        count: count("count")?,
+        priced: count("priced")?,
+        amount: Usd::from_micros(row.try_get("micros")?),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_span_is_cut_into_whole_hours_and_its_edges() {
+        let h = HOUR_MS;
+        let cut = |since, until| Cut::of(since, until);
+        assert_eq!(cut(2 * h, 5 * h), Cut { hours: (2, 5), edges: [(2 * h, 2 * h), (5 * h, 5 * h)] });
+        assert_eq!(cut(2 * h + 1, 5 * h + 7), Cut { hours: (3, 5), edges: [(2 * h + 1, 3 * h), (5 * h, 5 * h + 7)] });
+        assert_eq!(cut(2 * h + 1, 2 * h + 9), Cut { hours: (0, 0), edges: [(2 * h + 1, 2 * h + 9), (0, 0)] });
+        assert_eq!(cut(-5, 2 * h), Cut { hours: (1, 2), edges: [(-5, h), (2 * h, 2 * h)] });
+        let all = cut(i64::MIN, i64::MAX);
+        assert_eq!((all.hours.0, all.edges[0]), (1, (i64::MIN, h)));
+        assert_eq!(all.edges[1].1, i64::MAX);
+    }
+}
