@@ -8,6 +8,10 @@ check:
 test *arguments:
     cargo nextest run {{arguments}} || cargo test {{arguments}}
 
+# the long versions of the tests that repeat: a thousand kills, ten thousand purchases
+long:
+    RECOUP_KILLS=1000 RECOUP_PURCHASES=10000 cargo test --locked --test service -- --nocapture random
+
 # watch lost videos come back
 demo *arguments:
     cargo run --release -- demo {{arguments}}

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::json;
 use url::Url;
 
 use super::cast::Role;
@@ -41,35 +41,28 @@ pub(super) struct ShownError {
 pub(super) struct Client {
     http: reqwest::Client,
     recoup: String,
-    provider: String,
 }
 
 impl Client {
-    pub(super) fn new(recoup: &Url, provider: &Url) -> anyhow::Result<Self> {
-        let base = |url: &Url| url.as_str().trim_end_matches('/').to_owned();
-        Ok(Self { http: http_client(TIMEOUT)?, recoup: base(recoup), provider: base(provider) })
+    pub(super) fn new(recoup: &Url) -> anyhow::Result<Self> {
+        Ok(Self { http: http_client(TIMEOUT)?, recoup: recoup.as_str().trim_end_matches('/').to_owned() })
     }
 
     pub(super) fn base_url(&self) -> &str {
         &self.recoup
     }
 
-    /// Prepares at recoup, buys at the provider, tells recoup what was bought. Gives our id back.
+    /// Buys as at the provider, through recoup. Gives recoup's id back.
     pub(super) async fn buy(&self, role: &Role) -> anyhow::Result<String> {
-        let prepare = json!({
-            "family": "kling/o3-video", "model": role.model, "duration_seconds": role.seconds, "prompt": role.prompt,
-        });
-        let prepared = self.call(self.http.post(format!("{}/v1/generations", self.recoup)), &prepare, API_KEY).await?;
-        let purchase = json!({
-            "prompt": role.prompt, "model": role.model, "duration": role.seconds.to_string(),
-            "callback_url": prepared["callback_url"],
-        });
-        let url = format!("{}/v1/kling/o3-video/generate", self.provider);
-        let bought = self.call(self.http.post(url), &purchase, PROVIDER_KEY).await?;
-        let id = prepared["id"].as_str().context("recoup gave no id")?.to_owned();
-        let bind = json!({"generation_id": bought["generation_id"], "price": bought["price"]});
-        self.call(self.http.patch(format!("{}/v1/generations/{id}", self.recoup)), &bind, API_KEY).await?;
-        Ok(id)
+        let purchase = json!({"prompt": role.prompt, "model": role.model, "duration": role.seconds.to_string()});
+        let url = format!("{}/gateway/v1/kling/o3-video/generate", self.recoup);
+        let response = self.http.post(url).bearer_auth(API_KEY).json(&purchase).send().await?;
+        let status = response.status();
+        let id = response.headers().get("recoup-generation").and_then(|id| id.to_str().ok()).map(str::to_owned);
+        if status.as_u16() != 201 {
+            bail!("the purchase was answered {status}: {}", response.text().await?);
+        }
+        id.context("the answer names no generation")
     }
 
     /// Waits until a generation is final.
@@ -89,15 +82,5 @@ impl Client {
 
     async fn read(&self, url: &str) -> anyhow::Result<Shown> {
         Ok(self.http.get(url).bearer_auth(API_KEY).send().await?.error_for_status()?.json().await?)
-    }
-
-    async fn call(&self, request: reqwest::RequestBuilder, body: &Value, key: &str) -> anyhow::Result<Value> {
-        let response = request.bearer_auth(key).json(body).send().await?;
-        let (status, url) = (response.status(), response.url().path().to_owned());
-        let body = response.text().await?;
-        if !status.is_success() {
-            bail!("{url} answered {status}: {body}");
-        }
-        Ok(serde_json::from_str(&body)?)
     }
 }

@@ -126,7 +126,7 @@ async fn set_up(seed: u64, clock: &Arc<dyn Clock>) -> anyhow::Result<Stage> {
     let base_url = Url::parse(&format!("http://{}", public.local_addr()?))?;
     let config = config(&base_url, &provider, &folder.0.join("recoup.db"));
     let app = App::start(&config, Listeners { public, admin: None }, Arc::clone(clock), stop.clone()).await?;
-    Ok(Stage { client: Client::new(&base_url, &provider)?, sandbox, app, stop, playing, folder })
+    Ok(Stage { client: Client::new(&base_url)?, sandbox, app, stop, playing, folder })
 }
 
 /// The defaults, with every time divided by the speed; the budget of reads runs faster too.
