@@ -72,6 +72,9 @@ pub struct ErrorCode {
     pub families: &'static [&'static str],
 }
 
+/// Our own word for a purchase that was never sent.
+pub const PROVIDER_UNREACHABLE: &str = "PROVIDER_UNREACHABLE";
+
 /// Shown for a code that is not in the catalogue.
 pub const UNKNOWN_DESCRIPTION: &str =
     "The provider sent a code or text that is not in the catalogue; it is shown as it came.";
@@ -457,6 +460,17 @@ pub static ERROR_CODES: &[ErrorCode] = &[
         http_status: Some(401),
         appears_in: &[Submit, Status],
         retryable: false,
+        refunded: BOUGHT_NOTHING,
+        families: ALL,
+    },
+    ErrorCode {
+        code: PROVIDER_UNREACHABLE,
+        category: System,
+        description: "There was no connection to the provider, so nothing was sent and nothing was charged.",
+        solution: "Send the purchase again; it is safe. If it keeps failing, look at provider.base_url and the network.",
+        http_status: Some(502),
+        appears_in: &[Submit],
+        retryable: true,
         refunded: BOUGHT_NOTHING,
         families: ALL,
     },

@@ -7,13 +7,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use sha2::{Digest, Sha256};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use crate::domain::callback::{CallbackKeys, Reference, callback_url};
 use crate::domain::decision::Submission;
+use crate::domain::error_code::PROVIDER_UNREACHABLE;
 use crate::domain::family::Family;
 use crate::domain::generation::Details;
 use crate::domain::id::GenerationId;
@@ -59,6 +59,8 @@ pub struct Wanted {
     pub order: Order,
     /// The body as it came.
     pub body: Bytes,
+    /// Its SHA-256.
+    pub body_sha256: [u8; 32],
     /// Its `Content-Type`.
     pub content_type: Option<String>,
     /// The caller's labels.
@@ -165,7 +167,7 @@ impl Gateway {
 }
 
 fn intent(id: GenerationId, wanted: &Wanted) -> Intent {
-    let request_sha256: [u8; 32] = Sha256::digest(&wanted.body).into();
+    let request_sha256 = wanted.body_sha256;
     let idempotency = wanted.idempotency.clone();
     Intent {
         id,
@@ -194,8 +196,9 @@ fn repeat(repeated: Repeated<Reply>) -> Result<Bought, PurchaseError> {
 fn understand(submitted: Submitted) -> (Submission, Reply) {
     match submitted {
         Submitted::NotSent(said) => {
-            let error = Failure { code: None, text: Some(said.clone()) };
-            (Submission::Refused(error), reply(SubmitResult::NotSent, said))
+            let code = Some(PROVIDER_UNREACHABLE.to_owned());
+            let error = Failure { code: code.clone(), text: Some(said.clone()) };
+            (Submission::Refused(error), Reply { error_code: code, ..reply(SubmitResult::NotSent, said) })
         }
         Submitted::BrokenOff { status, said } if is_refusal(status) => {
             let answer = HttpAnswer { status, content_type: None, retry_after: None, body: Vec::new() };

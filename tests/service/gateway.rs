@@ -149,6 +149,7 @@ async fn without_a_connection_nothing_is_bought_and_it_is_safe_to_send_again() {
         let answer = world.submit_with(&[("idempotency-key", "k")], order().to_string()).await;
         let shown = world.named(&answer).await;
         assert_eq!((&shown["status"], &shown["credits"]), (&json!("rejected"), &json!("not_charged")));
+        assert_eq!((&shown["error"]["code"], &shown["error"]["known"]), (&json!("PROVIDER_UNREACHABLE"), &json!(true)));
         assert!(shown["error"]["text"].as_str().unwrap().contains("could not connect"), "{shown}");
         let problem = answer.problem(502, "PROVIDER_UNREACHABLE");
         assert!(!problem["detail"].as_str().unwrap().contains(&closed.to_string()));
