@@ -485,3 +485,34 @@ async fn an_unknown_id_is_asked_about_once_and_taken_on_when_the_provider_knows_
     world.get(&format!("/gateway/v1/{O3}/generations/another-id")).await.problem(502, "PROVIDER_SILENT");
     assert_eq!(world.get("/v1/generations").await.expect(200)["data"].as_array().unwrap().len(), 1);
 }
+
+#[tokio::test]
+async fn what_was_sold_reaches_the_caller_even_when_it_cannot_be_kept_yet_and_is_kept_later() {
+    use sqlx::{ConnectOptions, Executor};
+    let go = Arc::new(Notify::new());
+    let provider = RawProvider::start(Then::Wait(Arc::clone(&go), sold("p-1"))).await;
+    let url = Url::parse(&provider.url).unwrap();
+    let world = World::with(move |config| config.provider.base_url = url).await;
+    let file = world.folder.path().join("recoup.db");
+    let mut other = sqlx::sqlite::SqliteConnectOptions::new().filename(file).connect().await.unwrap();
+    let request = order();
+    let (answer, ()) = tokio::join!(world.submit(&request), async {
+        provider.first().await;
+        // The database is taken away while the provider thinks.
+        other.execute("BEGIN IMMEDIATE").await.unwrap();
+        go.notify_waiters();
+    });
+    assert_eq!((answer.status, header(&answer, "recoup-unrecorded")), (201, Some("true")));
+    assert_eq!(answer.body["generation_id"], "p-1");
+    let id = header(&answer, "recoup-generation").unwrap();
+    assert_eq!(world.generation(id).await["status"], "submitting", "reads go on");
+    other.execute("ROLLBACK").await.unwrap();
+    let mut changes = 0;
+    while world.generation(id).await["status"] != "pending" {
+        world.clock.advance(Duration::from_secs(1));
+        changes += 1;
+        assert!(changes < 100_000, "it is never kept");
+    }
+    assert_eq!(world.generation("p-1").await["price"], "0.1500");
+    assert_eq!(provider.seen().len(), 1);
+}
