@@ -20,5 +20,6 @@ pub mod purchase;
 pub mod refusal;
 pub mod schedule;
 pub mod shape;
+pub mod shown;
 pub mod time;
 mod words;

@@ -10,9 +10,9 @@ use serde::Serialize;
 use super::auth::MayRead;
 use super::extract::{Query, invalid_parameter};
 use super::problem::Problem;
-use super::view::GenerationView;
 use super::{Api, AppState};
 use crate::domain::diagnosis::Diagnosis;
+use crate::domain::shown::Shown;
 use crate::domain::time::Time;
 
 #[derive(Serialize)]
@@ -20,7 +20,7 @@ struct DiagnosisView {
     at: Time,
     #[serde(flatten)]
     diagnosis: Diagnosis,
-    generation: GenerationView,
+    generation: Shown,
 }
 
 /// `GET /v1/generations/{id}/diagnosis`.

@@ -11,13 +11,14 @@ use tokio::sync::broadcast::error::RecvError;
 use super::auth::{MayOperate, MayRead};
 use super::extract::{Query, invalid_parameter};
 use super::problem::Problem;
-use super::view::{GenerationView, ListView};
+use super::view::ListView;
 use super::{Api, AppState, registration};
 use crate::domain::credits::CreditState;
 use crate::domain::family::{FAMILIES, Family};
 use crate::domain::generation::{Attention, Generation, Status};
 use crate::domain::id::{GenerationId, ProviderId};
 use crate::domain::outcome::Source;
+use crate::domain::shown::Shown;
 use crate::flow::reconcile::Asks;
 use crate::store::{Filter, Order, Paging, Refund};
 
@@ -27,8 +28,8 @@ const WAIT_SECONDS_MAX: u32 = 60;
 const LIMIT: u32 = 50;
 const LIMIT_MAX: u32 = 200;
 impl Api {
-    pub(super) fn view(&self, generation: Generation) -> GenerationView {
-        GenerationView::of(generation, self.clock.now(), self.rules.refund_window)
+    pub(super) fn view(&self, generation: Generation) -> Shown {
+        Shown::of(generation, self.clock.now(), self.rules.refund_window)
     }
 
     /// The generation of our id or the provider's.
@@ -56,7 +57,7 @@ pub(super) async fn list(
     State(api): State<Api>,
     MayRead(_caller): MayRead,
     mut query: Query,
-) -> Result<Json<ListView<GenerationView>>, Problem> {
+) -> Result<Json<ListView<Shown>>, Problem> {
     let filter = filter(&mut query)?;
     let paging = paging(&mut query)?;
     query.end()?;
@@ -131,7 +132,7 @@ pub(super) async fn one(
     MayRead(_caller): MayRead,
     Path(id): Path<String>,
     mut query: Query,
-) -> Result<Json<GenerationView>, Problem> {
+) -> Result<Json<Shown>, Problem> {
     let wait = query.number("wait", 0..=WAIT_SECONDS_MAX)?.unwrap_or(0);
     query.end()?;
     // Register for the wake-up before looking.
@@ -192,7 +193,7 @@ pub(super) async fn refund(
     State(api): State<Api>,
     MayOperate(caller): MayOperate,
     Path(id): Path<String>,
-) -> Result<Json<GenerationView>, Problem> {
+) -> Result<Json<Shown>, Problem> {
     let id = api.resolve(&id).await?;
     match api.store.confirm_refund(&api.rules, id, caller.0, api.clock.now()).await? {
         Refund::Confirmed(generation) => Ok(Json(api.view(generation))),

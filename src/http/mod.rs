@@ -7,6 +7,7 @@ mod auth;
 mod catalogue;
 mod credits;
 mod deliveries;
+mod events;
 mod extract;
 mod gateway;
 mod generations;
@@ -138,7 +139,7 @@ fn webhook_routes() -> Router<AppState> {
 }
 
 fn admin_routes() -> Router<AppState> {
-    let money = gateway::routes().merge(credits::routes()).merge(answers::routes());
+    let money = gateway::routes().merge(credits::routes()).merge(answers::routes()).merge(events::routes());
     generations::routes().merge(money).merge(deliveries::routes()).merge(catalogue::routes()).merge(health::routes())
 }
 

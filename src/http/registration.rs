@@ -15,13 +15,13 @@ use sha2::{Digest, Sha256};
 use super::auth::{Caller, MaySubmit};
 use super::extract::{self, API_BODY_BYTES_MAX, ApiJson, invalid_field};
 use super::problem::Problem;
-use super::view::GenerationView;
 use super::{Api, idempotency};
 use crate::domain::callback::{Reference, callback_url};
 use crate::domain::family::{FAMILIES, Family};
 use crate::domain::generation::{Details, Request};
 use crate::domain::id::{GenerationId, ProviderId};
 use crate::domain::money::Usd;
+use crate::domain::shown::Shown;
 use crate::domain::time::Time;
 use crate::store::{Amended, Created, Creation, Idempotency, Render};
 
@@ -200,9 +200,9 @@ impl Api {
     /// The answer: 201 with the address for the provider, or 200 for one that was known.
     fn created(&self, created: &Created, callback_url: Option<String>) -> (u16, Vec<u8>) {
         #[derive(serde::Serialize)]
-        struct Shown {
+        struct Made {
             #[serde(flatten)]
-            generation: GenerationView,
+            generation: Shown,
             #[serde(skip_serializing_if = "Option::is_none")]
             callback_url: Option<String>,
         }
@@ -212,8 +212,8 @@ impl Api {
             // Nothing was made: the store answers with what it kept.
             Created::Repeated(_) => return (200, Vec::new()),
         };
-        let shown = Shown { generation: self.view(generation.clone()), callback_url };
-        (status, serde_json::to_vec(&shown).unwrap_or_default())
+        let made = Made { generation: self.view(generation.clone()), callback_url };
+        (status, serde_json::to_vec(&made).unwrap_or_default())
     }
 }
 
@@ -223,7 +223,7 @@ pub(super) async fn amend(
     MaySubmit(caller): MaySubmit,
     Path(id): Path<String>,
     ApiJson(amendment): ApiJson<Amendment>,
-) -> Result<Json<GenerationView>, Problem> {
+) -> Result<Json<Shown>, Problem> {
     let now = api.clock.now();
     let id = api.resolve(&id).await?;
     let details = Registration::from(amendment).details(now)?;

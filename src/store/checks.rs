@@ -202,7 +202,7 @@ impl Store {
                         None => Generation::adopted(GenerationId::fresh(now), family, provider_id, prompt, now),
                     };
                     let decision = rules.decide(&new, &Fact::Answer(told.answer), now);
-                    let row = tx.insert(&decision, now).await?;
+                    let row = tx.insert(&rules, &decision, now).await?;
                     sqlx::query("UPDATE checks SET generation = ?1 WHERE uid = ?2")
                         .bind(row)
                         .bind(check.as_bytes().as_slice())

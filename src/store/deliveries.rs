@@ -244,7 +244,7 @@ impl Tx<'_> {
     ) -> Result<Stored, StoreError> {
         let new = Generation::new(id, family, Via::Webhook, now);
         let decision = rules.decide(&new, &Fact::TimePassed, now);
-        let row = self.insert(&decision, now).await?;
+        let row = self.insert(rules, &decision, now).await?;
         Ok(Stored { row, generation: decision.generation })
     }
 

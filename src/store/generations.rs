@@ -210,7 +210,7 @@ impl Tx<'_> {
             (stored.row, Created::Known(self.decide(rules, &stored, &fact, now).await?.generation))
         } else {
             let decision = rules.decide(&Generation::new(id, family, Via::Api, now), &fact, now);
-            (self.insert(&decision, now).await?, Created::New(decision.generation))
+            (self.insert(rules, &decision, now).await?, Created::New(decision.generation))
         };
         if let Some((used, render)) = idempotency {
             let answer = render(&created);

@@ -7,6 +7,7 @@
 mod checks;
 mod credits;
 mod deliveries;
+mod events;
 mod evidence;
 mod generations;
 mod idempotency;
@@ -31,6 +32,7 @@ use tokio::sync::broadcast;
 
 pub use checks::{CheckRecord, Reading};
 pub use deliveries::{Arrival, Delivery, DeliveryFilter, Received, Recorded, Replay};
+pub use events::{Dispatch, EventFilter, Told};
 pub use generations::{Amended, Created, Creation, Refund, Render};
 pub use idempotency::{Idempotency, Repeated};
 pub use lock::{Lock, LockError};

@@ -1,5 +1,7 @@
 //! Settling: a decision becomes rows. Generation, outcome, events and unknown codes, all in the caller's transaction.
 
+use std::time::Duration;
+
 use sqlx::SqliteConnection;
 
 use super::StoreError;
@@ -12,6 +14,7 @@ use crate::domain::family::Family;
 use crate::domain::generation::{Attention, Generation};
 use crate::domain::id::{EventId, GenerationId, ProviderId};
 use crate::domain::schedule::Rules;
+use crate::domain::shown::Shown;
 use crate::domain::time::Time;
 
 impl Tx<'_> {
@@ -47,17 +50,17 @@ impl Tx<'_> {
         if decision.generation != stored.generation {
             self.update(stored.row, &decision.generation).await?;
         }
-        self.tell(stored.row, &decision, now).await?;
+        self.tell(stored.row, &decision, now, rules.refund_window).await?;
         Ok(decision)
     }
 
     /// Stores a generation that was not known before, as decided.
-    pub(super) async fn insert(&mut self, decision: &Decision, now: Time) -> Result<i64, StoreError> {
+    pub(super) async fn insert(&mut self, rules: &Rules, decision: &Decision, now: Time) -> Result<i64, StoreError> {
         let sql = format!("INSERT INTO generations ({COLUMNS}) VALUES ({})", rows::marks());
         let query = rows::bind(sqlx::query(sqlx::AssertSqlSafe(sql)), &decision.generation);
         let row = query.execute(&mut *self.connection).await?.last_insert_rowid();
         self.changed.push(Change::of(&decision.generation));
-        self.tell(row, decision, now).await?;
+        self.tell(row, decision, now, rules.refund_window).await?;
         Ok(row)
     }
 
@@ -70,14 +73,25 @@ impl Tx<'_> {
     }
 
     /// The outcome's version, the events, and a code nobody has seen yet.
-    async fn tell(&mut self, row: i64, decision: &Decision, now: Time) -> Result<(), StoreError> {
+    async fn tell(
+        &mut self,
+        row: i64,
+        decision: &Decision,
+        now: Time,
+        refund_window: Duration,
+    ) -> Result<(), StoreError> {
         if decision.settled {
             self.outcome(row, &decision.generation, now).await?;
         }
+        if decision.events.is_empty() {
+            return Ok(());
+        }
+        let shown = Shown::of(decision.generation.clone(), now, refund_window);
+        let shown = serde_json::to_string(&shown).map_err(|error| StoreError::Failed(error.to_string()))?;
         let told = u32::try_from(decision.events.len()).unwrap_or(0);
         let first = decision.generation.events.saturating_sub(told);
         for (sequence, kind) in (first + 1..).zip(&decision.events) {
-            self.event(row, &decision.generation, sequence, *kind, now).await?;
+            self.event(row, &decision.generation, sequence, (*kind, &shown), now).await?;
         }
         Ok(())
     }
@@ -127,12 +141,12 @@ impl Tx<'_> {
         row: i64,
         generation: &Generation,
         sequence: u32,
-        kind: EventKind,
+        (kind, shown): (EventKind, &str),
         now: Time,
     ) -> Result<(), StoreError> {
         let attention = (kind == EventKind::Attention).then_some(generation.attention).flatten();
         sqlx::query(
-            "INSERT INTO events (uid, generation, sequence, at, kind, attention) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+            "INSERT INTO events (uid, generation, sequence, at, kind, attention, shown) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
         )
         .bind(EventId::fresh(now).as_bytes().as_slice())
         .bind(row)
@@ -140,6 +154,7 @@ impl Tx<'_> {
         .bind(now.as_ms())
         .bind(kind.as_str())
         .bind(attention.map(Attention::as_str))
+        .bind(shown)
         .execute(&mut *self.connection)
         .await?;
         Ok(())

@@ -160,7 +160,7 @@ impl Tx<'_> {
         }
         let new = Generation::new(intent.id, intent.family, Via::Gateway, now);
         let decision = rules.decide(&new, &Fact::Intended(intent.details), now);
-        let row = self.insert(&decision, now).await?;
+        let row = self.insert(rules, &decision, now).await?;
         sqlx::query(
             "INSERT INTO submissions (generation, sent_at, request_bytes, request_sha256, callback_url)
              VALUES (?1, ?2, ?3, ?4, ?5)",

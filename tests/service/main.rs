@@ -9,6 +9,7 @@ mod architecture;
 mod cli;
 mod credits;
 mod drop_in;
+mod events;
 mod gateway;
 mod idempotency;
 mod kills;

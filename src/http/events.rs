@@ -1,0 +1,175 @@
+//! `/v1/events`: what the user's systems are told: a list, one, and the stream.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use axum::extract::{Path, State};
+use axum::http::HeaderMap;
+use axum::response::sse::{self, KeepAlive, Sse};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use futures_util::Stream;
+use serde::Serialize;
+use tokio::sync::broadcast;
+use tokio::sync::broadcast::error::RecvError;
+
+use super::auth::MayRead;
+use super::extract::Query;
+use super::generations::paging;
+use super::idempotency::invalid_header;
+use super::problem::Problem;
+use super::view::ListView;
+use super::{Api, AppState};
+use crate::domain::event::{DispatchState, Event, EventKind};
+use crate::domain::id::{EventId, GenerationId};
+use crate::domain::time::Time;
+use crate::store::{Change, Dispatch, EventFilter, Told};
+
+/// Events read ahead of a reader: what bounds the memory of a slow one.
+const PAGE: u32 = 50;
+/// Pause between two signs of life: proxies close what is silent for longer.
+const HEARTBEAT: Duration = Duration::from_secs(15);
+
+#[derive(Debug, Serialize)]
+struct EventView {
+    id: EventId,
+    generation: GenerationId,
+    state: DispatchState,
+    r#type: EventKind,
+    timestamp: Time,
+    sequence: u32,
+    data: Option<Box<serde_json::value::RawValue>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dispatches: Option<Vec<Dispatch>>,
+}
+
+impl EventView {
+    fn of(told: Told, dispatches: Option<Vec<Dispatch>>) -> Self {
+        let Told { event: Event { id, generation, kind, at, sequence, shown }, state } = told;
+        Self { id, generation, state, r#type: kind, timestamp: at, sequence, data: shown, dispatches }
+    }
+}
+
+/// The filter of a list; `None` when it names a generation that nothing knows.
+pub(super) async fn filter(api: &Api, query: &mut Query) -> Result<Option<EventFilter>, Problem> {
+    let words = |words: Vec<&str>| format!("one of {}", words.join(", "));
+    let kinds = words(EventKind::ALL.iter().map(|word| word.as_str()).collect());
+    let states = words(DispatchState::ALL.iter().map(|word| word.as_str()).collect());
+    let kinds = query.words("type", &kinds, EventKind::parse)?;
+    let states = query.words("state", &states, DispatchState::parse)?;
+    let generation = match query.one("generation")? {
+        None => None,
+        Some(id) => match api.resolve(&id).await {
+            Ok(id) => Some(id),
+            Err(problem) if problem.code() == "NOT_FOUND" => return Ok(None),
+            Err(problem) => return Err(problem),
+        },
+    };
+    Ok(Some(EventFilter { kinds, states, generation }))
+}
+
+/// `GET /v1/events`.
+async fn list(
+    State(api): State<Api>,
+    MayRead(_caller): MayRead,
+    mut query: Query,
+) -> Result<Json<ListView<EventView>>, Problem> {
+    let filter = filter(&api, &mut query).await?;
+    let paging = paging(&mut query)?;
+    query.end()?;
+    let Some(filter) = filter else { return Ok(Json(ListView::whole(Vec::new()))) };
+    let page = api.store.events(&filter, &paging).await?;
+    Ok(Json(ListView::of(page, |told| EventView::of(told, None))))
+}
+
+/// `GET /v1/events/{id}`.
+async fn one(
+    State(api): State<Api>,
+    MayRead(_caller): MayRead,
+    Path(id): Path<String>,
+    query: Query,
+) -> Result<Response, Problem> {
+    query.end()?;
+    let found = match EventId::parse(&id) {
+        Ok(id) => api.store.event(id).await?,
+        Err(_) => None,
+    };
+    let (told, dispatches) = found.ok_or_else(|| Problem::not_found("There is no event of this id."))?;
+    Ok(Json(EventView::of(told, Some(dispatches))).into_response())
+}
+
+/// `GET /v1/events/stream`: what happens from now on, or since `Last-Event-ID`.
+async fn stream(
+    State(api): State<Api>,
+    MayRead(_caller): MayRead,
+    headers: HeaderMap,
+    query: Query,
+) -> Result<Sse<impl Stream<Item = Result<sse::Event, Infallible>>>, Problem> {
+    query.end()?;
+    let last = last_event_id(&headers)?;
+    // Register for the wake-up before looking.
+    let changes = api.store.changes();
+    let position = api.store.event_position(last).await?.ok_or_else(|| {
+        Problem::gone("The event in Last-Event-ID is not known (any more). Read /v1/events, then connect without it.")
+    })?;
+    let reader = Reader { api, changes, position, page: Vec::new().into_iter() };
+    let events = futures_util::stream::unfold(reader, |mut reader| async move {
+        let event = reader.next().await?;
+        Some((Ok(event), reader))
+    });
+    Ok(Sse::new(events).keep_alive(KeepAlive::new().interval(HEARTBEAT).text("still here")))
+}
+
+fn last_event_id(headers: &HeaderMap) -> Result<Option<EventId>, Problem> {
+    let Some(value) = headers.get("last-event-id").filter(|value| !value.is_empty()) else { return Ok(None) };
+    let id = value.to_str().ok().and_then(|id| EventId::parse(id).ok());
+    id.map(Some).ok_or_else(|| invalid_header("Last-Event-ID", "must be the id of an event, as the stream gave it"))
+}
+
+/// One reader of the stream. Holds a page of events at most, however slow it is.
+struct Reader {
+    api: Api,
+    changes: broadcast::Receiver<Change>,
+    position: i64,
+    page: std::vec::IntoIter<(i64, Event)>,
+}
+
+impl Reader {
+    /// The next event, once there is one; `None` when the service stops or the database fails (the client reconnects).
+    async fn next(&mut self) -> Option<sse::Event> {
+        loop {
+            if let Some((position, event)) = self.page.next() {
+                self.position = position;
+                let body = serde_json::to_string(&event.body()).ok()?;
+                return Some(sse::Event::default().id(event.id.to_string()).event(event.kind.as_str()).data(body));
+            }
+            match self.api.store.events_after(self.position, PAGE).await {
+                Ok(page) if page.is_empty() => self.wait().await?,
+                Ok(page) => self.page = page.into_iter(),
+                Err(error) => {
+                    tracing::warn!(%error, "an event stream ends");
+                    return None;
+                }
+            }
+        }
+    }
+
+    async fn wait(&mut self) -> Option<()> {
+        tokio::select! {
+            change = self.changes.recv() => match change {
+                Ok(_) | Err(RecvError::Lagged(_)) => Some(()),
+                Err(RecvError::Closed) => None,
+            },
+            () = self.api.stop.cancelled() => None,
+        }
+    }
+}
+
+/// The routes.
+pub(super) fn routes() -> Router<AppState> {
+    Router::new()
+        .route("/v1/events", get(list))
+        .route("/v1/events/stream", get(stream))
+        .route("/v1/events/{id}", get(one))
+}
