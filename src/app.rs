@@ -9,8 +9,9 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
-use crate::config::{Config, Scope};
+use crate::config::{Config, Endpoint, Scope};
 use crate::domain::callback::CallbackKeys;
+use crate::domain::event::EventKind;
 use crate::flow::adopt::Adopter;
 use crate::flow::gateway::Gateway;
 use crate::flow::intake::Intake;
@@ -19,8 +20,12 @@ use crate::http::server::{self, Limits};
 use crate::http::{self, Api, ApiKeys, AppState, Counter, Gate, Parts};
 use crate::provider::budget::Budget;
 use crate::provider::{ClientError, ProviderClient};
-use crate::store::{OpenError, Store, StoreError};
+use crate::sink::Sink;
+use crate::sink::egress::Egress;
+use crate::sink::signature::SigningKeys;
+use crate::store::{OpenError, Store, StoreError, Wants};
 use crate::telemetry;
+use crate::worker::dispatch::{CALLERS, Dispatcher, Target};
 use crate::worker::retention::Retention;
 use crate::worker::sweep::{Sweeper, Swept};
 use crate::worker::{Tasks, retention};
@@ -148,6 +153,7 @@ impl App {
             api_keys: api_keys(config),
             parts: Parts { budget, sweeper: swept.clone(), metrics, metrics_open: listeners.admin.is_some() },
         };
+        dispatch(&tasks, config, &state.api).await?;
         listen(&tasks, config, listeners, &state, &stop);
         let patience = config.server.shutdown_timeout.0 + SHUTDOWN_MARGIN;
         Ok(Self { tasks, store, sweeper: swept, patience })
@@ -187,6 +193,35 @@ fn listen(tasks: &Tasks, config: &Config, listeners: Listeners, state: &AppState
         }
     };
     tasks.spawn("listener", server::serve(listeners.public, public, limits, stop.clone()));
+}
+
+/// One task for each place that events go to.
+async fn dispatch(tasks: &Tasks, config: &Config, api: &Api) -> Result<(), BuildError> {
+    let sink = Sink::new(Egress { allow_private: config.events.allow_private_addresses })?;
+    let schedule: Arc<[_]> = config.events.retry_schedule.iter().map(|pause| pause.0).collect();
+    let callers =
+        Wants { kinds: vec![EventKind::Completed, EventKind::Failed, EventKind::Corrected], callers_only: true };
+    let endpoint = |endpoint: &Endpoint| {
+        let keys = SigningKeys::new(endpoint.secrets.iter().chain([&endpoint.secret]));
+        let wants = Wants { kinds: endpoint.kinds(), callers_only: false };
+        (endpoint.url.to_string(), Target::Endpoint { url: endpoint.url.clone(), keys }, wants)
+    };
+    let outlets = config.events.endpoints.iter().map(endpoint);
+    for (name, target, wants) in outlets.chain([(CALLERS.to_owned(), Target::Callers, callers)]) {
+        // Before anything can happen: a new outlet gets what happens from now on.
+        api.store.open_outlet(&name).await?;
+        let dispatcher = Dispatcher {
+            name,
+            target,
+            wants,
+            schedule: Arc::clone(&schedule),
+            sink: sink.clone(),
+            store: api.store.clone(),
+            clock: Arc::clone(&api.clock),
+        };
+        tasks.spawn("dispatcher", dispatcher.run(api.stop.clone()));
+    }
+    Ok(())
 }
 
 fn counter(config: &Config, tasks: Tasks, provider: ProviderClient, budget: Arc<Budget>, api: &Api) -> Counter {

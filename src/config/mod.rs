@@ -17,6 +17,7 @@ use url::Url;
 
 pub use load::{ConfigError, Loaded};
 
+use crate::domain::event::EventKind;
 use crate::domain::schedule;
 use crate::secret::Secret;
 
@@ -213,6 +214,13 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
+    /// The events it wants.
+    pub fn kinds(&self) -> Vec<EventKind> {
+        let all = self.types.iter().any(|pattern| pattern == "generation.*");
+        let wanted = |kind: &&EventKind| all || self.types.iter().any(|pattern| pattern == kind.as_str());
+        EventKind::ALL.iter().filter(wanted).copied().collect()
+    }
+
     fn all_types() -> Vec<String> {
         vec!["generation.*".to_owned()]
     }

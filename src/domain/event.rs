@@ -2,6 +2,8 @@
 //!
 //! One event per change, never two for the same. Which change makes which event is decided in `decision/`.
 
+use std::time::Duration;
+
 use serde::Serialize;
 use serde_json::value::RawValue;
 
@@ -67,5 +69,74 @@ impl Event {
     /// What is sent.
     pub fn body(&self) -> EventBody<'_> {
         EventBody { r#type: self.kind, timestamp: self.at, sequence: self.sequence, data: self.shown.as_deref() }
+    }
+}
+
+/// How a dispatch goes on after an attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outlook {
+    /// It arrived.
+    Delivered,
+    /// It is tried again.
+    Again {
+        /// When.
+        at: Time,
+    },
+    /// It was tried as often as the schedule says.
+    Dead,
+}
+
+impl Outlook {
+    /// The state it is in from now on.
+    pub fn state(self) -> DispatchState {
+        match self {
+            Self::Delivered => DispatchState::Delivered,
+            Self::Again { .. } => DispatchState::Pending,
+            Self::Dead => DispatchState::Dead,
+        }
+    }
+
+    /// After the attempt number `attempt` (from one) failed. `retry_after` may only lengthen a pause, and by a day at most.
+    /// Pauses are spread by a tenth, so that what failed together does not come back together.
+    pub fn after_failure(
+        schedule: &[Duration],
+        attempt: u32,
+        retry_after: Option<Duration>,
+        id: EventId,
+        now: Time,
+    ) -> Self {
+        let nth = usize::try_from(attempt.saturating_sub(1)).unwrap_or(usize::MAX);
+        let Some(pause) = schedule.get(nth) else { return Self::Dead };
+        let tenths = u32::from(id.as_bytes()[15] ^ u8::try_from(attempt % 251).unwrap_or(0));
+        let spread = *pause + *pause / 10 * tenths / 255;
+        Self::Again { at: now + spread.max(retry_after.unwrap_or_default().min(RETRY_AFTER_MAX)) }
+    }
+}
+
+/// Longest pause an endpoint can ask for.
+const RETRY_AFTER_MAX: Duration = Duration::from_hours(24);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_schedule_is_followed_and_then_it_is_dead() {
+        let schedule = [5, 30].map(Duration::from_secs);
+        let (id, now) = (EventId::fresh(Time::from_ms(1)), Time::from_ms(1_000_000));
+        let pause = |attempt, retry_after| match Outlook::after_failure(&schedule, attempt, retry_after, id, now) {
+            Outlook::Again { at } => Some(at.since(now)),
+            Outlook::Delivered | Outlook::Dead => None,
+        };
+        let within = |pause: Option<Duration>, seconds: u64| {
+            let span = Duration::from_secs(seconds);
+            pause.is_some_and(|pause| (span..=span + span / 10).contains(&pause))
+        };
+        assert!(within(pause(1, None), 5) && within(pause(2, None), 30));
+        assert_eq!(pause(3, None), None);
+        assert!(within(pause(1, Some(Duration::from_secs(1))), 5), "Retry-After never shortens");
+        assert_eq!(pause(1, Some(Duration::from_mins(2))), Some(Duration::from_mins(2)));
+        assert_eq!(pause(1, Some(Duration::from_hours(99))), Some(RETRY_AFTER_MAX));
+        assert_eq!(pause(3, Some(Duration::from_mins(2))), None);
     }
 }

@@ -31,6 +31,19 @@ pub fn status(generation: &Generation) -> Option<Value> {
     Some(Value::Object(body))
 }
 
+/// A webhook; `None` while the provider's id is not known. It always carries the reason, and never the prompt where the
+/// documentation has none in it (provider.md sections 4 and 10).
+pub fn webhook(generation: &Generation) -> Option<Value> {
+    let family = generation.family;
+    let Value::Object(mut body) = status(generation)? else { return None };
+    if !matches!(family.path, "veo" | "sora") {
+        body.remove("prompt");
+        body.remove("created_at");
+    }
+    body.insert(family.reason_field.to_owned(), reason(family.path, generation.state.error()));
+    Some(Value::Object(body))
+}
+
 /// The provider has four words. What was given up may still be running; it never said otherwise.
 fn word(state: &State) -> &'static str {
     match state {

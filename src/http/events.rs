@@ -4,18 +4,18 @@ use std::convert::Infallible;
 use std::time::Duration;
 
 use axum::extract::{Path, State};
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::sse::{self, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use axum::{Json, Router};
 use futures_util::Stream;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 
-use super::auth::MayRead;
-use super::extract::Query;
+use super::auth::{MayOperate, MayRead};
+use super::extract::{ApiJson, Query, invalid_field};
 use super::generations::paging;
 use super::idempotency::invalid_header;
 use super::problem::Problem;
@@ -99,6 +99,78 @@ async fn one(
     Ok(Json(EventView::of(told, Some(dispatches))).into_response())
 }
 
+/// `POST /v1/events/{id}/redeliveries`: to every place it ever went to.
+async fn redeliver(
+    State(api): State<Api>,
+    MayOperate(_caller): MayOperate,
+    Path(id): Path<String>,
+) -> Result<Response, Problem> {
+    let unknown = || Problem::not_found("There is no event of this id.");
+    let id = EventId::parse(&id).map_err(|_| unknown())?;
+    let endpoints = api.store.redeliver(id, api.clock.now()).await?.ok_or_else(unknown)?;
+    if endpoints == 0 {
+        return Err(Problem::conflict(
+            "This event was never sent anywhere: no endpoint of the configuration wanted it.",
+        ));
+    }
+    Ok((StatusCode::ACCEPTED, Json(serde_json::json!({"event": id, "endpoints": endpoints}))).into_response())
+}
+
+/// One word or several.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum Words {
+    One(String),
+    Many(Vec<String>),
+}
+
+/// Which events to send again.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Which {
+    r#type: Option<Words>,
+    state: Option<Words>,
+    generation: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Redeliveries {
+    #[serde(default)]
+    filter: Which,
+    dry_run: bool,
+}
+
+/// `POST /v1/events/redeliveries`: many at once, or with `dry_run` only their number.
+async fn redeliver_all(
+    State(api): State<Api>,
+    MayOperate(_caller): MayOperate,
+    ApiJson(wish): ApiJson<Redeliveries>,
+) -> Result<Response, Problem> {
+    let Redeliveries { filter, dry_run } = wish;
+    let filter = EventFilter {
+        kinds: words("/filter/type", filter.r#type, EventKind::parse)?,
+        states: words("/filter/state", filter.state, DispatchState::parse)?,
+        generation: match filter.generation {
+            Some(id) => Some(api.resolve(&id).await?),
+            None => None,
+        },
+    };
+    let events = api.store.redeliver_all(&filter, dry_run, api.clock.now()).await?;
+    let status = if dry_run { StatusCode::OK } else { StatusCode::ACCEPTED };
+    Ok((status, Json(serde_json::json!({"events": events, "dry_run": dry_run}))).into_response())
+}
+
+fn words<T>(pointer: &str, words: Option<Words>, read: fn(&str) -> Option<T>) -> Result<Vec<T>, Problem> {
+    let words = match words {
+        None => Vec::new(),
+        Some(Words::One(word)) => vec![word],
+        Some(Words::Many(words)) => words,
+    };
+    let word = |word: String| read(&word).ok_or_else(|| invalid_field(pointer, format!("{word:?} is not known")));
+    words.into_iter().map(word).collect()
+}
+
 /// `GET /v1/events/stream`: what happens from now on, or since `Last-Event-ID`.
 async fn stream(
     State(api): State<Api>,
@@ -172,4 +244,6 @@ pub(super) fn routes() -> Router<AppState> {
         .route("/v1/events", get(list))
         .route("/v1/events/stream", get(stream))
         .route("/v1/events/{id}", get(one))
+        .route("/v1/events/redeliveries", post(redeliver_all))
+        .route("/v1/events/{id}/redeliveries", post(redeliver))
 }

@@ -16,12 +16,12 @@ use crate::domain::decision::{Answer, Told};
 use crate::domain::family::Family;
 use crate::domain::id::ProviderId;
 use crate::domain::notice::Notice;
+use crate::outgoing::client_builder;
 use crate::secret::Secret;
 
+pub use crate::outgoing::{ClientError, http_client};
 pub use submit::{HttpAnswer, Purchase, Submitted};
 
-/// Time to connect; the whole request has its own limit.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest status answer that is read, in bytes (reliability.md 5.3).
 const ANSWER_BYTES_MAX: usize = 256 * 1_024;
 /// Pause after a 429 without a readable `Retry-After` (contract section 9).
@@ -30,11 +30,6 @@ const RATE_LIMITED_PAUSE: Duration = Duration::from_secs(30);
 const RATE_LIMITED_PAUSE_MAX: Duration = Duration::from_hours(1);
 /// Pause after our key was refused: long enough to be no knocking, short enough to notice that it works again.
 pub const KEY_REFUSED_PAUSE: Duration = Duration::from_mins(5);
-
-/// The client cannot be made.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot make an HTTP client: {0}")]
-pub struct ClientError(#[from] reqwest::Error);
 
 /// Asks the provider.
 #[derive(Clone, Debug)]
@@ -45,28 +40,6 @@ pub struct ProviderClient {
     timeout: Duration,
     base_url: String,
     api_key: Secret,
-}
-
-/// An HTTP client that follows no redirect, knows no proxy of the environment and trusts the bundled roots.
-///
-/// # Errors
-/// [`ClientError`] when TLS cannot be set up.
-pub fn http_client(timeout: Duration) -> Result<reqwest::Client, ClientError> {
-    Ok(client_builder(timeout).timeout(timeout).build()?)
-}
-
-fn client_builder(timeout: Duration) -> reqwest::ClientBuilder {
-    // Already installed is as good.
-    drop(rustls::crypto::ring::default_provider().install_default());
-    let roots = webpki_root_certs::TLS_SERVER_ROOT_CERTS.iter();
-    let roots = roots.filter_map(|root| reqwest::Certificate::from_der(root).ok());
-    reqwest::Client::builder()
-        .redirect(reqwest::redirect::Policy::none())
-        .no_proxy()
-        .retry(reqwest::retry::never())
-        .connect_timeout(CONNECT_TIMEOUT.min(timeout))
-        .user_agent(concat!("recoup/", env!("CARGO_PKG_VERSION")))
-        .tls_certs_only(roots)
 }
 
 impl ProviderClient {

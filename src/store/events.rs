@@ -89,14 +89,16 @@ impl Store {
             "SELECT {COLUMNS}, {STATE} AS state FROM events e JOIN generations g ON g.id = e.generation WHERE e.uid = ?1"
         );
         let uid = id.as_bytes().as_slice();
-        let row = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(uid).fetch_optional(&self.readers).await?;
+        // One transaction, so that the state and the dispatches it follows from are of the same moment.
+        let mut snapshot = self.readers.begin().await?;
+        let row = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(uid).fetch_optional(&mut *snapshot).await?;
         let Some(row) = row else { return Ok(None) };
         let dispatches = sqlx::query(
             "SELECT o.name, d.state, d.attempts, d.last_at, d.next_at, d.http_status, d.said
              FROM dispatches d JOIN outlets o ON o.id = d.outlet WHERE d.event = ?1 ORDER BY d.id",
         )
         .bind(row.try_get::<i64, _>("id")?)
-        .fetch_all(&self.readers)
+        .fetch_all(&mut *snapshot)
         .await?;
         let dispatches = dispatches.iter().map(dispatch).collect::<Result<_, _>>()?;
         Ok(Some((told(&row)?, dispatches)))

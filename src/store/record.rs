@@ -86,6 +86,10 @@ impl Tx<'_> {
         if decision.events.is_empty() {
             return Ok(());
         }
+        // Events come only with a change, which is the last one noted.
+        if let Some(change) = self.changed.last_mut() {
+            change.told = true;
+        }
         let shown = Shown::of(decision.generation.clone(), now, refund_window);
         let shown = serde_json::to_string(&shown).map_err(|error| StoreError::Failed(error.to_string()))?;
         let told = u32::try_from(decision.events.len()).unwrap_or(0);

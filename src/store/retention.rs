@@ -28,7 +28,8 @@ impl Store {
     }
 
     /// Removes at most `limit` generations first known before `before`, with all that happened to them. One whose money is
-    /// open is never removed: only completed, refused, and failed ones past `refunds_before`. Tells how many.
+    /// open is never removed: only completed, refused, and failed ones past `refunds_before`, and none with an event that is
+    /// still to be sent. Tells how many.
     ///
     /// # Errors
     /// [`StoreError`] when nothing was removed.
@@ -42,6 +43,10 @@ impl Store {
                           WHERE created_at < ?1 AND check_at IS NULL AND attention IS NULL
                             AND (status IN ('completed', 'rejected')
                                  OR (status = 'failed' AND (refunded_at IS NOT NULL OR settled_at < ?2)))
+                            AND NOT EXISTS (
+                                SELECT 1 FROM events e WHERE e.generation = generations.id
+                                  AND (e.id > (SELECT min(position) FROM outlets)
+                                       OR EXISTS (SELECT 1 FROM dispatches d WHERE d.event = e.id AND d.state = 'pending')))
                           ORDER BY id LIMIT ?3)",
                     )
                     .bind(before.as_ms())

@@ -25,12 +25,14 @@ pub struct Change {
     pub id: GenerationId,
     /// When it is to be looked at next.
     pub look_at: Option<Time>,
+    /// Whether there is an event about it.
+    pub told: bool,
 }
 
 impl Change {
     pub(super) fn of(generation: &Generation) -> Self {
         let look_at = [generation.watch.check_at, generation.watch.turn_at].into_iter().flatten().min();
-        Self { id: generation.id, look_at }
+        Self { id: generation.id, look_at, told: false }
     }
 }
 

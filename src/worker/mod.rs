@@ -3,6 +3,7 @@
 //! The only place that spawns tasks of the service. Stopping has two stages: first nothing new is taken on, then, when the
 //! rest has not ended in time, everything is dropped.
 
+pub mod dispatch;
 pub mod retention;
 pub mod sweep;
 

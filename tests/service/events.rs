@@ -31,7 +31,7 @@ impl Reader {
         loop {
             if let Some((block, rest)) = self.buffer.split_once("\n\n") {
                 let block = block.to_owned();
-                self.buffer = rest.to_owned();
+                self.buffer = String::from(rest);
                 let field = |name: &str| {
                     block.lines().find_map(|line| line.strip_prefix(&format!("{name}: ")).map(str::to_owned))
                 };

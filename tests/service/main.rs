@@ -16,6 +16,7 @@ mod kills;
 mod lists;
 mod money;
 mod operations;
+mod outbox;
 mod process;
 mod raw;
 mod reconcile;

@@ -1,0 +1,373 @@
+//! Events on their way out: each outlet walks them in their order at its own pace.
+//!
+//! What is handed out is leased: a process that dies in between sends it again, under the same id.
+
+use std::time::Duration;
+
+use sqlx::sqlite::{Sqlite, SqliteRow};
+use sqlx::{QueryBuilder, Row};
+
+use super::events::{COLUMNS, EventFilter, event};
+use super::record::expect_one;
+use super::writer::{Change, Tx};
+use super::{Store, StoreError};
+use crate::domain::event::{Event, EventKind, Outlook};
+use crate::domain::generation::Generation;
+use crate::domain::id::{EventId, GenerationId};
+use crate::domain::time::Time;
+
+/// Which events an outlet wants.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wants {
+    /// Of these kinds.
+    pub kinds: Vec<EventKind>,
+    /// Only of purchases whose caller named a callback URL of its own.
+    pub callers_only: bool,
+}
+
+/// An event handed out to be sent.
+#[derive(Clone, Debug)]
+pub struct Handed {
+    /// Row of its dispatch.
+    pub dispatch: i64,
+    /// How often it was tried before.
+    pub attempts: u32,
+    /// The event.
+    pub event: Event,
+    /// For callers: the generation as it is now, and where they want to be told.
+    pub caller: Option<(Generation, String)>,
+}
+
+/// What an outlet is to send now.
+#[derive(Clone, Debug)]
+pub struct Batch {
+    /// The events.
+    pub handed: Vec<Handed>,
+    /// There is nothing more for now, or no room for it.
+    pub caught_up: bool,
+}
+
+/// Events looked at in one transaction: bounds how long an outlet that wants few of them holds the writer.
+const LOOK_MAX: u32 = 500;
+
+impl Store {
+    /// Makes an outlet known, and useable again if it was disabled. A new one gets what happens from now on.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it was not kept.
+    pub async fn open_outlet(&self, name: &str) -> Result<(), StoreError> {
+        let name = name.to_owned();
+        self.writer
+            .run(move |tx| {
+                Box::pin(async move {
+                    sqlx::query(
+                        "INSERT INTO outlets (name, position) VALUES (?1, (SELECT coalesce(max(id), 0) FROM events))
+                         ON CONFLICT (name) DO UPDATE SET disabled_at = NULL, reason = NULL",
+                    )
+                    .bind(name)
+                    .execute(&mut *tx.connection)
+                    .await?;
+                    Ok(())
+                })
+            })
+            .await
+    }
+
+    /// Hands out at most `limit` events that are due for an outlet: first those to be tried again, then new ones. They are
+    /// not handed out again until `lease` has passed. None for an outlet that is disabled.
+    ///
+    /// # Errors
+    /// [`StoreError`] when that was not kept: nothing may be sent.
+    pub async fn hand_out(
+        &self,
+        name: &str,
+        wants: &Wants,
+        limit: usize,
+        lease: Duration,
+        now: Time,
+    ) -> Result<Batch, StoreError> {
+        let (name, wants) = (name.to_owned(), wants.clone());
+        self.writer
+            .run(move |mut tx| Box::pin(async move { tx.hand_out(&name, &wants, limit, lease, now).await }))
+            .await
+    }
+
+    /// Writes down what came of an attempt.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it was not kept: it is sent again.
+    pub async fn record_attempt(
+        &self,
+        dispatch: i64,
+        outlook: Outlook,
+        http_status: Option<u16>,
+        said: String,
+        now: Time,
+    ) -> Result<(), StoreError> {
+        self.writer
+            .run(move |tx| {
+                Box::pin(async move {
+                    let next_at = match outlook {
+                        Outlook::Again { at } => Some(at.as_ms()),
+                        Outlook::Delivered | Outlook::Dead => None,
+                    };
+                    let rows = sqlx::query(
+                        "UPDATE dispatches SET state = ?1, attempts = attempts + 1, next_at = ?2, last_at = ?3, http_status = ?4,
+                                said = ?5 WHERE id = ?6",
+                    )
+                    .bind(outlook.state().as_str())
+                    .bind(next_at)
+                    .bind(now.as_ms())
+                    .bind(http_status)
+                    .bind(said)
+                    .bind(dispatch)
+                    .execute(&mut *tx.connection)
+                    .await?
+                    .rows_affected();
+                    expect_one(rows, "dispatches", dispatch)
+                })
+            })
+            .await
+    }
+
+    /// Sends nothing more to an outlet until it is opened again; what waits goes on waiting.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it was not kept.
+    pub async fn disable_outlet(&self, name: &str, reason: &'static str, now: Time) -> Result<(), StoreError> {
+        let name = name.to_owned();
+        self.writer
+            .run(move |tx| {
+                Box::pin(async move {
+                    sqlx::query("UPDATE outlets SET disabled_at = ?1, reason = ?2 WHERE name = ?3")
+                        .bind(now.as_ms())
+                        .bind(reason)
+                        .bind(name)
+                        .execute(&mut *tx.connection)
+                        .await?;
+                    Ok(())
+                })
+            })
+            .await
+    }
+
+    /// When something is to be tried again next at an outlet.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database cannot be read.
+    pub async fn next_attempt_at(&self, name: &str) -> Result<Option<Time>, StoreError> {
+        let next: Option<i64> = sqlx::query_scalar(
+            "SELECT min(next_at) FROM dispatches
+             WHERE outlet = (SELECT id FROM outlets WHERE name = ?1 AND disabled_at IS NULL) AND state = 'pending'",
+        )
+        .bind(name)
+        .fetch_one(&self.readers)
+        .await?;
+        Ok(next.map(Time::from_ms))
+    }
+
+    /// Sends an event again to every place it ever went to. `None` when there is no such event; else how many places.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it was not kept.
+    pub async fn redeliver(&self, id: EventId, now: Time) -> Result<Option<u64>, StoreError> {
+        self.writer
+            .run(move |tx| {
+                Box::pin(async move {
+                    let found: Option<(i64, Vec<u8>)> = sqlx::query_as(
+                        "SELECT e.id, g.uid FROM events e JOIN generations g ON g.id = e.generation WHERE e.uid = ?1",
+                    )
+                    .bind(id.as_bytes().as_slice())
+                    .fetch_optional(&mut *tx.connection)
+                    .await?;
+                    let Some((event, uid)) = found else { return Ok(None) };
+                    wake(tx.changed, &uid);
+                    let again = sqlx::query(
+                        "UPDATE dispatches SET state = 'pending', attempts = 0, next_at = ?1 WHERE event = ?2",
+                    )
+                    .bind(now.as_ms())
+                    .bind(event)
+                    .execute(&mut *tx.connection)
+                    .await?;
+                    Ok(Some(again.rows_affected()))
+                })
+            })
+            .await
+    }
+
+    /// Sends every event of a filter again that is not on its way already; with `dry_run` only counts them.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it was not kept.
+    pub async fn redeliver_all(&self, filter: &EventFilter, dry_run: bool, now: Time) -> Result<u64, StoreError> {
+        let mut which = QueryBuilder::<Sqlite>::new(if dry_run {
+            "SELECT count(DISTINCT event) FROM dispatches WHERE state <> 'pending' AND event IN (SELECT e.id FROM events e WHERE TRUE"
+        } else {
+            "UPDATE dispatches SET state = 'pending', attempts = 0, next_at = "
+        });
+        if dry_run {
+            filter.push(&mut which);
+            let count: i64 = which.push(")").build_query_scalar().fetch_one(&self.readers).await?;
+            return Ok(u64::try_from(count).unwrap_or(0));
+        }
+        which.push_bind(now.as_ms());
+        which.push(" WHERE state <> 'pending' AND event IN (SELECT e.id FROM events e WHERE TRUE");
+        filter.push(&mut which);
+        which.push(") RETURNING event");
+        self.writer
+            .run(move |tx| {
+                Box::pin(async move {
+                    let rows = which.build().fetch_all(&mut *tx.connection).await?;
+                    if let Some(row) = rows.first() {
+                        let uid: Vec<u8> = sqlx::query_scalar(
+                            "SELECT g.uid FROM events e JOIN generations g ON g.id = e.generation WHERE e.id = ?1",
+                        )
+                        .bind(row.try_get::<i64, _>("event")?)
+                        .fetch_one(&mut *tx.connection)
+                        .await?;
+                        wake(tx.changed, &uid);
+                    }
+                    let events = rows.iter().map(|row| row.try_get::<i64, _>("event"));
+                    let events = events.collect::<Result<std::collections::BTreeSet<_>, _>>()?;
+                    Ok(u64::try_from(events.len()).unwrap_or(0))
+                })
+            })
+            .await
+    }
+}
+
+impl Tx<'_> {
+    async fn hand_out(
+        &mut self,
+        name: &str,
+        wants: &Wants,
+        limit: usize,
+        lease: Duration,
+        now: Time,
+    ) -> Result<Batch, StoreError> {
+        let outlet: Option<(i64, i64)> =
+            sqlx::query_as("SELECT id, position FROM outlets WHERE name = ?1 AND disabled_at IS NULL")
+                .bind(name)
+                .fetch_optional(&mut *self.connection)
+                .await?;
+        let Some((outlet, position)) = outlet else { return Ok(Batch { handed: Vec::new(), caught_up: true }) };
+        let mut caught_up = true;
+        let mut handed = self.hand_out_again(outlet, limit, now + lease, now).await?;
+        if handed.len() < limit {
+            let room = limit - handed.len();
+            let new = self.hand_out_new(outlet, position, wants, room, now + lease).await?;
+            handed.extend(new.handed);
+            caught_up = new.caught_up;
+        }
+        if wants.callers_only {
+            for one in &mut handed {
+                one.caller = self.caller(&one.event).await?;
+            }
+        }
+        Ok(Batch { handed, caught_up })
+    }
+
+    async fn hand_out_again(
+        &mut self,
+        outlet: i64,
+        limit: usize,
+        until: Time,
+        now: Time,
+    ) -> Result<Vec<Handed>, StoreError> {
+        let sql = format!(
+            "SELECT d.id AS dispatch, d.attempts, {COLUMNS} FROM dispatches d JOIN events e ON e.id = d.event
+             JOIN generations g ON g.id = e.generation
+             WHERE d.outlet = ?1 AND d.state = 'pending' AND d.next_at <= ?2 ORDER BY d.next_at LIMIT ?3"
+        );
+        let rows = sqlx::query(sqlx::AssertSqlSafe(sql))
+            .bind(outlet)
+            .bind(now.as_ms())
+            .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+            .fetch_all(&mut *self.connection)
+            .await?;
+        let mut handed = Vec::new();
+        for row in &rows {
+            let one = again(row)?;
+            sqlx::query("UPDATE dispatches SET next_at = ?1 WHERE id = ?2")
+                .bind(until.as_ms())
+                .bind(one.dispatch)
+                .execute(&mut *self.connection)
+                .await?;
+            handed.push(one);
+        }
+        Ok(handed)
+    }
+
+    async fn hand_out_new(
+        &mut self,
+        outlet: i64,
+        position: i64,
+        wants: &Wants,
+        room: usize,
+        until: Time,
+    ) -> Result<Batch, StoreError> {
+        let sql = format!(
+            "SELECT {COLUMNS}, (SELECT callback_url FROM submissions s WHERE s.generation = e.generation) AS callback_url
+             FROM events e JOIN generations g ON g.id = e.generation WHERE e.id > ?1 ORDER BY e.id LIMIT ?2"
+        );
+        let rows = sqlx::query(sqlx::AssertSqlSafe(sql))
+            .bind(position)
+            .bind(LOOK_MAX)
+            .fetch_all(&mut *self.connection)
+            .await?;
+        let (mut handed, mut last) = (Vec::new(), position);
+        for row in &rows {
+            if handed.len() == room {
+                break;
+            }
+            last = row.try_get("id")?;
+            let event = event(row)?;
+            let wanted = !wants.callers_only || row.try_get::<Option<String>, _>("callback_url")?.is_some();
+            if !wanted || !wants.kinds.contains(&event.kind) {
+                continue;
+            }
+            let made = sqlx::query(
+                "INSERT INTO dispatches (outlet, event, state, attempts, next_at) VALUES (?1, ?2, 'pending', 0, ?3)",
+            )
+            .bind(outlet)
+            .bind(last)
+            .bind(until.as_ms())
+            .execute(&mut *self.connection)
+            .await?;
+            handed.push(Handed { dispatch: made.last_insert_rowid(), attempts: 0, event, caller: None });
+        }
+        if last > position {
+            sqlx::query("UPDATE outlets SET position = ?1 WHERE id = ?2")
+                .bind(last)
+                .bind(outlet)
+                .execute(&mut *self.connection)
+                .await?;
+        }
+        let looked_at_all = u32::try_from(rows.len()).unwrap_or(LOOK_MAX) < LOOK_MAX;
+        Ok(Batch { caught_up: looked_at_all || handed.len() == room, handed })
+    }
+
+    async fn caller(&mut self, event: &Event) -> Result<Option<(Generation, String)>, StoreError> {
+        let Some(stored) = self.by_id(event.generation).await? else { return Ok(None) };
+        let url: Option<String> = sqlx::query_scalar("SELECT callback_url FROM submissions WHERE generation = ?1")
+            .bind(stored.row)
+            .fetch_optional(&mut *self.connection)
+            .await?
+            .flatten();
+        Ok(url.map(|url| (stored.generation, url)))
+    }
+}
+
+/// Wakes the dispatchers: there is something to send about this generation.
+fn wake(changed: &mut Vec<Change>, uid: &[u8]) {
+    changed.extend(GenerationId::from_bytes(uid).map(|id| Change { id, look_at: None, told: true }));
+}
+
+fn again(row: &SqliteRow) -> Result<Handed, StoreError> {
+    Ok(Handed {
+        dispatch: row.try_get("dispatch")?,
+        attempts: row.try_get("attempts")?,
+        event: event(row)?,
+        caller: None,
+    })
+}

@@ -1,0 +1,187 @@
+//! Sends events out: one task for each outlet, so that a dead or slow one holds nobody back.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::broadcast::error::RecvError;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use url::Url;
+
+use crate::clock::Clock;
+use crate::domain::event::Outlook;
+use crate::domain::shape;
+use crate::domain::time::Time;
+use crate::sink::signature::SigningKeys;
+use crate::sink::{Attempt, Message, Sink, TIMEOUT};
+use crate::store::{Batch, Handed, Store, StoreError, Wants};
+
+/// Attempts under way at one outlet.
+const IN_FLIGHT_MAX: usize = 32;
+/// How long an attempt may take before it counts as interrupted.
+const LEASE: Duration = TIMEOUT.saturating_add(Duration::from_secs(15));
+/// Longest sleep: bounds what a jump of the clock or a lost wake-up can do.
+const LOOK_AT_LEAST_EVERY: Duration = Duration::from_mins(1);
+/// Sleep after the database refused.
+const TROUBLE_PAUSE: Duration = Duration::from_secs(1);
+
+/// The outlet for callers who named a callback URL of their own.
+pub const CALLERS: &str = "callers";
+
+/// Where events go.
+#[derive(Clone, Debug)]
+pub enum Target {
+    /// An endpoint of the configuration; signed.
+    Endpoint {
+        /// Where.
+        url: Url,
+        /// Its keys.
+        keys: SigningKeys,
+    },
+    /// Each caller's own callback URL, in the provider's shape; unsigned as the provider's are.
+    Callers,
+}
+
+/// Sends to one outlet.
+#[derive(Clone, Debug)]
+pub struct Dispatcher {
+    /// The outlet's name.
+    pub name: String,
+    /// Where it is.
+    pub target: Target,
+    /// What goes there.
+    pub wants: Wants,
+    /// Pauses between attempts.
+    pub schedule: Arc<[Duration]>,
+    /// How it is sent.
+    pub sink: Sink,
+    /// Where everything is kept.
+    pub store: Store,
+    /// When it is.
+    pub clock: Arc<dyn Clock>,
+}
+
+impl Dispatcher {
+    /// Sends until told to stop; attempts under way are finished.
+    ///
+    /// # Errors
+    /// [`StoreError::Broken`] when the database is.
+    pub async fn run(self, stop: CancellationToken) -> Result<(), StoreError> {
+        let mut attempts = JoinSet::new();
+        // Register for the wake-up before looking.
+        let mut changes = self.store.changes();
+        while !stop.is_cancelled() {
+            let next = match self.look(&mut attempts).await {
+                Ok(next) => next,
+                Err(error @ StoreError::Broken(_)) => return Err(error),
+                Err(error) => {
+                    tracing::warn!(%error, outlet = self.name, "could not look for events to send");
+                    Some(self.clock.now() + TROUBLE_PAUSE)
+                }
+            };
+            let now = self.clock.now();
+            let sleep = next.map_or(LOOK_AT_LEAST_EVERY, |next| next.since(now)).min(LOOK_AT_LEAST_EVERY);
+            tokio::select! {
+                () = stop.cancelled() => break,
+                Some(ended) = attempts.join_next() => survive(ended),
+                () = self.clock.sleep(sleep), if attempts.len() < IN_FLIGHT_MAX => {}
+                () = told(&mut changes), if attempts.len() < IN_FLIGHT_MAX => {}
+            }
+        }
+        while let Some(ended) = attempts.join_next().await {
+            survive(ended);
+        }
+        Ok(())
+    }
+
+    /// Begins every attempt that can be made now; tells when there is something to do next.
+    async fn look(&self, attempts: &mut JoinSet<()>) -> Result<Option<Time>, StoreError> {
+        loop {
+            let room = IN_FLIGHT_MAX.saturating_sub(attempts.len());
+            if room == 0 {
+                return Ok(None);
+            }
+            let Batch { handed, caught_up } =
+                self.store.hand_out(&self.name, &self.wants, room, LEASE, self.clock.now()).await?;
+            for one in handed {
+                let dispatcher = self.clone();
+                attempts.spawn(async move { dispatcher.attempt(one).await });
+            }
+            if caught_up {
+                return self.store.next_attempt_at(&self.name).await;
+            }
+        }
+    }
+
+    async fn attempt(&self, handed: Handed) {
+        let (attempt, event) = (self.send(&handed).await, &handed.event);
+        let now = self.clock.now();
+        let nth = handed.attempts + 1;
+        let again = |retry_after| Outlook::after_failure(&self.schedule, nth, retry_after, event.id, now);
+        let (outlook, status, said) = match attempt {
+            Attempt::Delivered { status } => (Outlook::Delivered, Some(status), "delivered".to_owned()),
+            Attempt::Gone => {
+                self.disable(now).await;
+                (again(None), Some(410), "the endpoint wants no more".to_owned())
+            }
+            Attempt::Failed { status, said, retry_after } => (again(retry_after), status, said),
+        };
+        metrics::counter!("recoup_event_attempts_total", "state" => outlook.state().as_str()).increment(1);
+        if outlook == Outlook::Dead {
+            tracing::error!(event = %event.id, generation = %event.generation, outlet = self.name, said, "an event is dead");
+        }
+        if let Err(error) = self.store.record_attempt(handed.dispatch, outlook, status, said, now).await {
+            tracing::error!(%error, event = %event.id, "what came of an event was not kept; it is sent again");
+        }
+    }
+
+    async fn send(&self, handed: &Handed) -> Attempt {
+        let id = handed.event.id.to_string();
+        let timestamp_s = self.clock.now().as_ms() / 1_000;
+        match (&self.target, &handed.caller) {
+            (Target::Endpoint { url, keys }, _) => {
+                let body = serde_json::to_vec(&handed.event.body()).unwrap_or_default();
+                self.sink.send(url, Some(keys), Message { id: &id, timestamp_s, body }).await
+            }
+            (Target::Callers, Some((generation, url))) => match Url::parse(url) {
+                Ok(url) => {
+                    let body = shape::webhook(generation).map(|body| body.to_string()).unwrap_or_default().into_bytes();
+                    self.sink.send(&url, None, Message { id: &id, timestamp_s, body }).await
+                }
+                Err(error) => Attempt::Failed { status: None, said: error.to_string(), retry_after: None },
+            },
+            (Target::Callers, None) => {
+                Attempt::Failed { status: None, said: "there is no address".to_owned(), retry_after: None }
+            }
+        }
+    }
+
+    /// 410: nothing more is sent there. One caller's 410 says nothing about the others.
+    async fn disable(&self, now: Time) {
+        if matches!(self.target, Target::Callers) {
+            return;
+        }
+        tracing::error!(outlet = self.name, "the endpoint answered 410 and is disabled until the next start");
+        if let Err(error) = self.store.disable_outlet(&self.name, "it answered 410 Gone", now).await {
+            tracing::error!(%error, outlet = self.name, "a disabled endpoint was not kept as such");
+        }
+    }
+}
+
+/// Ends when an event came to be, or may have.
+async fn told(changes: &mut tokio::sync::broadcast::Receiver<crate::store::Change>) {
+    loop {
+        match changes.recv().await {
+            Ok(change) if !change.told => {}
+            Ok(_) | Err(RecvError::Lagged(_)) => return,
+            Err(RecvError::Closed) => return std::future::pending().await,
+        }
+    }
+}
+
+/// An attempt that panicked has lost its answer, not the event: its lease runs out and it is sent again.
+fn survive(ended: Result<(), tokio::task::JoinError>) {
+    if let Err(error) = ended {
+        tracing::error!(%error, "an attempt to send an event died; it will be made again");
+    }
+}
