@@ -209,7 +209,7 @@ async fn dispatch(tasks: &Tasks, config: &Config, api: &Api) -> Result<(), Build
     let outlets = config.events.endpoints.iter().map(endpoint);
     for (name, target, wants) in outlets.chain([(CALLERS.to_owned(), Target::Callers, callers)]) {
         // Before anything can happen: a new outlet gets what happens from now on.
-        api.store.open_outlet(&name).await?;
+        api.store.open_outlet(&name, api.clock.now()).await?;
         let dispatcher = Dispatcher {
             name,
             target,

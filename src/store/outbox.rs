@@ -51,11 +51,12 @@ pub struct Batch {
 const LOOK_MAX: u32 = 500;
 
 impl Store {
-    /// Makes an outlet known, and useable again if it was disabled. A new one gets what happens from now on.
+    /// Makes an outlet known, and useable again if it was disabled. A new one gets what happens from now on. What the process
+    /// before this one was sending for the first time is due at once: nobody else is waiting for its answer.
     ///
     /// # Errors
     /// [`StoreError`] when it was not kept.
-    pub async fn open_outlet(&self, name: &str) -> Result<(), StoreError> {
+    pub async fn open_outlet(&self, name: &str, now: Time) -> Result<(), StoreError> {
         let name = name.to_owned();
         self.writer
             .run(move |tx| {
@@ -64,7 +65,15 @@ impl Store {
                         "INSERT INTO outlets (name, position) VALUES (?1, (SELECT coalesce(max(id), 0) FROM events))
                          ON CONFLICT (name) DO UPDATE SET disabled_at = NULL, reason = NULL",
                     )
-                    .bind(name)
+                    .bind(&name)
+                    .execute(&mut *tx.connection)
+                    .await?;
+                    sqlx::query(
+                        "UPDATE dispatches SET next_at = ?1 WHERE outlet = (SELECT id FROM outlets WHERE name = ?2)
+                            AND state = 'pending' AND last_at IS NULL",
+                    )
+                    .bind(now.as_ms())
+                    .bind(&name)
                     .execute(&mut *tx.connection)
                     .await?;
                     Ok(())

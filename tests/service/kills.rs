@@ -2,15 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use recoup::domain::money::Usd;
 use recoup::sandbox::{Chances, Purchase, Settings};
 use serde_json::{Value, json};
 
-use crate::process::{KEY, Provider, Service, call, free_port, http};
-use crate::support::{O3, often};
+use crate::outbox::{Recorder, SECRET, verify};
+use crate::process::{KEY, Provider, Service, call, free_port, http, tell_until_killed};
+use crate::support::{O3, often, text};
 
 /// A client that gives every order its own key and repeats it until it has an answer.
 struct Buyer {
@@ -131,4 +132,53 @@ async fn unconfirmed(http: &reqwest::Client, url: &str) -> u64 {
             None => return count,
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn random_kills_while_outcomes_are_settled_lose_no_event() {
+    let kills = often("RECOUP_KILLS", 15);
+    let (folder, recorder) = (tempfile::tempdir().unwrap(), Recorder::start().await);
+    let config = format!(
+        "[events]\nallow_private_addresses = true\n[[events.endpoints]]\nurl = \"{}\"\nsecret = \"{SECRET}\"\n",
+        recorder.url
+    );
+    std::fs::write(folder.path().join("config.toml"), config).unwrap();
+    let provider = Provider::with(Settings::default()).await;
+    let http = http();
+    let mut chance = fastrand::Rng::with_seed(kills);
+    let mut acknowledged = Vec::new();
+    for round in 0..kills {
+        let service = Service::start_at(free_port(), folder.path(), &provider.url);
+        let url = service.url.clone();
+        let told = Arc::new(AtomicUsize::new(0));
+        let round = usize::try_from(round).unwrap() * 10;
+        let clients = (0..4).map(|client| tell_until_killed(&http, &url, round + client, Arc::clone(&told)));
+        let (answers, moment) = (chance.usize(0..60), Duration::from_micros(chance.u64(0..6_000)));
+        let killer = async {
+            while told.load(Ordering::SeqCst) < answers {
+                tokio::task::yield_now().await;
+            }
+            tokio::time::sleep(moment).await;
+            service.kill();
+        };
+        let (answers, ()) = tokio::join!(futures_util::future::join_all(clients), killer);
+        acknowledged.extend(answers.into_iter().flatten());
+    }
+    let service = Service::start_at(free_port(), folder.path(), &provider.url);
+    // Each acknowledged outcome under exactly one event id, in order, however often it was sent.
+    let mut events = BTreeMap::<String, BTreeSet<String>>::new();
+    let mut seen = 0;
+    while !acknowledged.iter().all(|id| events.contains_key(id)) {
+        let got = recorder.after(seen + 1).await;
+        for one in &got[seen..] {
+            assert!(verify(one, SECRET));
+            let body = one.json();
+            assert_eq!((&body["type"], &body["sequence"]), (&json!("generation.completed"), &json!(1)));
+            events.entry(text(&body["data"]["generation_id"])).or_default().insert(one.header("webhook-id"));
+        }
+        seen = got.len();
+    }
+    assert!(events.values().all(|ids| ids.len() == 1), "an outcome was told under two ids");
+    eprintln!("{kills} kills, {} acknowledged, {seen} sent", acknowledged.len());
+    assert_eq!(service.terminate(), 0);
 }

@@ -17,21 +17,21 @@ use url::Url;
 
 use crate::support::{World, completed, text};
 
-const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+pub(crate) const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 const OLD_SECRET: &str = "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYX";
 
 #[derive(Clone, Debug)]
-struct Got {
+pub(crate) struct Got {
     headers: HeaderMap,
     body: String,
 }
 
 impl Got {
-    fn header(&self, name: &str) -> String {
+    pub(crate) fn header(&self, name: &str) -> String {
         self.headers[name].to_str().unwrap().to_owned()
     }
 
-    fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_str(&self.body).unwrap()
     }
 }
@@ -46,15 +46,15 @@ enum Answer {
 
 /// An endpoint that writes down what it gets and answers as told.
 #[derive(Clone)]
-struct Recorder {
-    url: String,
+pub(crate) struct Recorder {
+    pub url: String,
     got: Arc<Mutex<Vec<Got>>>,
     answer: Arc<Mutex<Answer>>,
     arrived: Arc<Notify>,
 }
 
 impl Recorder {
-    async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let recorder = Self {
             url: format!("http://{}/hook", listener.local_addr().unwrap()),
@@ -90,11 +90,11 @@ impl Recorder {
         *self.answer.lock().unwrap() = answer;
     }
 
-    fn got(&self) -> Vec<Got> {
+    pub(crate) fn got(&self) -> Vec<Got> {
         self.got.lock().unwrap().clone()
     }
 
-    async fn after(&self, count: usize) -> Vec<Got> {
+    pub(crate) async fn after(&self, count: usize) -> Vec<Got> {
         loop {
             let arrived = self.arrived.notified();
             let got = self.got();
@@ -141,7 +141,7 @@ async fn dispatch(world: &World, wanted: impl Fn(&Value) -> bool) -> Value {
 }
 
 /// What the specification says a receiver has to do.
-fn verify(got: &Got, secret: &str) -> bool {
+pub(crate) fn verify(got: &Got, secret: &str) -> bool {
     use hmac::{Hmac, KeyInit, Mac};
     let key = STANDARD.decode(secret.strip_prefix("whsec_").unwrap()).unwrap();
     let mut mac = Hmac::<sha2::Sha256>::new_from_slice(&key).unwrap();

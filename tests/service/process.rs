@@ -133,7 +133,12 @@ pub(crate) async fn call(request: reqwest::RequestBuilder) -> Option<(u16, Value
 }
 
 /// Posts webhooks until the service is gone; gives what was answered 200.
-async fn tell_until_killed(http: &reqwest::Client, url: &str, round: usize, told: Arc<AtomicUsize>) -> Vec<String> {
+pub(crate) async fn tell_until_killed(
+    http: &reqwest::Client,
+    url: &str,
+    round: usize,
+    told: Arc<AtomicUsize>,
+) -> Vec<String> {
     let mut acknowledged = Vec::new();
     for n in 0.. {
         let Some((201, prepared)) = call(http.post(format!("{url}/v1/generations")).json(&json!({"family": O3}))).await
