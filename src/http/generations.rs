@@ -1,12 +1,12 @@
 //! `/v1/generations`: list, read, wait, check, confirm a refund. Telling of one is `registration`.
 
 use std::collections::BTreeMap;
+use std::pin::pin;
 use std::time::Duration;
 
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
-use tokio::sync::broadcast::error::RecvError;
 
 use super::auth::{MayOperate, MayRead};
 use super::extract::{Query, invalid_parameter};
@@ -135,18 +135,23 @@ pub(super) async fn one(
 ) -> Result<Json<Shown>, Problem> {
     let wait = query.number("wait", 0..=WAIT_SECONDS_MAX)?.unwrap_or(0);
     query.end()?;
-    // Register for the wake-up before looking.
-    let mut changes = api.store.changes();
     let mut generation = api.find(&id).await?;
+    if wait == 0 || generation.state.settled_at().is_some() {
+        return Ok(Json(api.view(generation)));
+    }
+    let watched = api.store.watch(generation.id);
     let end = api.clock.sleep(Duration::from_secs(u64::from(wait)));
     tokio::pin!(end);
-    while generation.state.settled_at().is_none() && wait > 0 {
+    loop {
+        // Register for the wake-up before looking.
+        let mut changed = pin!(watched.changed());
+        changed.as_mut().enable();
+        generation = api.find(&id).await?;
+        if generation.state.settled_at().is_some() {
+            break;
+        }
         tokio::select! {
-            change = changes.recv() => match change {
-                Ok(change) if change.id != generation.id => {}
-                Ok(_) | Err(RecvError::Lagged(_)) => generation = api.find(&id).await?,
-                Err(RecvError::Closed) => break,
-            },
+            () = changed => {}
             () = &mut end => break,
             () = api.stop.cancelled() => break,
         }

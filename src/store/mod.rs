@@ -20,6 +20,7 @@ mod retention;
 mod rows;
 mod submissions;
 mod timeline;
+mod waiters;
 mod writer;
 
 use std::path::{Path, PathBuf};
@@ -42,8 +43,13 @@ pub use pages::{Filter, Order, Page, Paging};
 pub use reports::{Counts, UnknownCode};
 pub use submissions::{Begun, Intent, SubmissionRecord};
 pub use timeline::Entry;
+pub use waiters::Watched;
 pub use writer::{Change, Writer};
 
+use waiters::Waiters;
+use writer::Listeners;
+
+use crate::domain::id::GenerationId;
 use crate::domain::time::Time;
 
 /// The oldest SQLite without the WAL-reset bug, which can lose or corrupt what was committed.
@@ -126,6 +132,7 @@ pub struct Store {
     readers: SqlitePool,
     writer: writer::Queue,
     changes: broadcast::Sender<Change>,
+    waiters: Waiters,
     /// `None` for one that only reads.
     _lock: Option<Arc<Lock>>,
 }
@@ -154,8 +161,10 @@ impl Store {
             .acquire_timeout(BUSY_TIMEOUT)
             .connect_lazy_with(options.clone().create_if_missing(false).pragma("query_only", "ON"));
         let changes = broadcast::Sender::new(CHANGES_KEPT);
-        let (queue, writer) = writer::new(Some(connection), options.create_if_missing(false), changes.clone());
-        Ok((Self { readers, writer: queue, changes, _lock: Some(lock) }, writer))
+        let waiters = Waiters::default();
+        let listeners = Listeners { changes: changes.clone(), waiters: waiters.clone() };
+        let (queue, writer) = writer::new(Some(connection), options.create_if_missing(false), listeners);
+        Ok((Self { readers, writer: queue, changes, waiters, _lock: Some(lock) }, writer))
     }
 
     /// Opens the database only to read, beside the process that has it. Writes are refused.
@@ -173,13 +182,20 @@ impl Store {
         })?;
         let changes = broadcast::Sender::new(1);
         // A queue nobody serves: what is handed in is refused.
-        let (queue, _) = writer::new(None, options, changes.clone());
-        Ok(Self { readers, writer: queue, changes, _lock: None })
+        let waiters = Waiters::default();
+        let listeners = Listeners { changes: changes.clone(), waiters: waiters.clone() };
+        let (queue, _) = writer::new(None, options, listeners);
+        Ok(Self { readers, writer: queue, changes, waiters, _lock: None })
     }
 
     /// Hears of every generation that changed, after its commit.
     pub fn changes(&self) -> broadcast::Receiver<Change> {
         self.changes.subscribe()
+    }
+
+    /// Waits for changes of one generation. Register before looking.
+    pub fn watch(&self, id: GenerationId) -> Watched {
+        self.waiters.join(id)
     }
 
     /// Whether the database takes writes right now: makes one.

@@ -9,6 +9,7 @@ use sqlx::{ConnectOptions, Connection, SqliteConnection};
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 use super::StoreError;
+use super::waiters::Waiters;
 use crate::domain::generation::Generation;
 use crate::domain::id::GenerationId;
 use crate::domain::time::Time;
@@ -119,17 +120,32 @@ pub struct Writer {
     connection: Option<SqliteConnection>,
     options: SqliteConnectOptions,
     commands: mpsc::Receiver<Box<dyn Command>>,
-    changes: broadcast::Sender<Change>,
+    listeners: Listeners,
+}
+
+/// Who hears of a change after its commit.
+#[derive(Debug)]
+pub(super) struct Listeners {
+    pub(super) changes: broadcast::Sender<Change>,
+    pub(super) waiters: Waiters,
+}
+
+impl Listeners {
+    fn tell(&self, change: Change) {
+        self.waiters.wake(change.id);
+        // No listener is no fault.
+        drop(self.changes.send(change));
+    }
 }
 
 /// `options` opens the connection again, should it be needed.
 pub(super) fn new(
     connection: Option<SqliteConnection>,
     options: SqliteConnectOptions,
-    changes: broadcast::Sender<Change>,
+    listeners: Listeners,
 ) -> (Queue, Writer) {
     let (sender, commands) = mpsc::channel(QUEUE_MAX);
-    (Queue(sender), Writer { connection, options, commands, changes })
+    (Queue(sender), Writer { connection, options, commands, listeners })
 }
 
 impl Writer {
@@ -149,8 +165,7 @@ impl Writer {
             match result {
                 Ok(()) => {
                     for change in changed {
-                        // No listener is no fault.
-                        drop(self.changes.send(change));
+                        self.listeners.tell(change);
                     }
                 }
                 Err(error) if broken => return Err(error),
@@ -204,7 +219,8 @@ mod tests {
         let options = super::super::options(&format!("sqlite://{}", file.display())).unwrap();
         let mut connection = options.connect().await.unwrap();
         connection.execute("CREATE TABLE numbers (n INTEGER NOT NULL UNIQUE) STRICT").await.unwrap();
-        let (queue, writer) = new(Some(connection), options.clone(), broadcast::Sender::new(16));
+        let listeners = Listeners { changes: broadcast::Sender::new(16), waiters: Waiters::default() };
+        let (queue, writer) = new(Some(connection), options.clone(), listeners);
         (queue, writer, options)
     }
 

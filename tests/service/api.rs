@@ -338,3 +338,29 @@ async fn unknown_routes_and_methods_are_problems() {
     let given = world.http.get(format!("{}/livez", world.url)).header("x-request-id", "abc-123").send().await.unwrap();
     assert_eq!(given.headers()["x-request-id"], "abc-123");
 }
+
+#[tokio::test]
+async fn many_waiters_are_each_answered_by_their_own_outcome() {
+    let world = World::new().await;
+    let mut prepared = Vec::new();
+    for _ in 0..400 {
+        prepared.push(world.prepare().await);
+    }
+    let waiting = prepared.iter().map(|(id, _)| {
+        let path = format!("/v1/generations/{id}?wait=60");
+        let world = &world;
+        async move { world.get(&path).await.expect(200) }
+    });
+    let telling = async {
+        for (n, (_, url)) in prepared.iter().enumerate() {
+            world.webhook(url, completed(&format!("p-{n}"), "https://x/v.mp4")).await.expect(200);
+        }
+    };
+    // The clock stands still: only the commits wake.
+    let (answers, ()) = tokio::join!(futures_util::future::join_all(waiting), telling);
+    for (n, answer) in answers.iter().enumerate() {
+        assert_eq!((&answer["status"], &answer["generation_id"]), (&json!("completed"), &json!(format!("p-{n}"))));
+    }
+    let list = world.get("/v1/generations?status=prepared").await.expect(200);
+    assert_eq!(list["data"], json!([]));
+}
