@@ -17,7 +17,9 @@ use crate::sink::{Attempt, Message, Sink, TIMEOUT};
 use crate::store::{Batch, Handed, Store, StoreError, Wants};
 
 /// Attempts under way at one outlet.
-const IN_FLIGHT_MAX: usize = 32;
+const IN_FLIGHT_MAX: usize = 64;
+/// Events are taken up once there is room for so many: one commit for each would be slower than what comes in.
+const ROOM_MIN: usize = IN_FLIGHT_MAX / 2;
 /// How long an attempt may take before it counts as interrupted.
 const LEASE: Duration = TIMEOUT.saturating_add(Duration::from_secs(15));
 /// Longest sleep: bounds what a jump of the clock or a lost wake-up can do.
@@ -79,13 +81,14 @@ impl Dispatcher {
                     Some(self.clock.now() + TROUBLE_PAUSE)
                 }
             };
+            let has_room = IN_FLIGHT_MAX.saturating_sub(attempts.len()) >= ROOM_MIN;
             let now = self.clock.now();
             let sleep = next.map_or(LOOK_AT_LEAST_EVERY, |next| next.since(now)).min(LOOK_AT_LEAST_EVERY);
             tokio::select! {
                 () = stop.cancelled() => break,
                 Some(ended) = attempts.join_next() => survive(ended),
-                () = self.clock.sleep(sleep), if attempts.len() < IN_FLIGHT_MAX => {}
-                () = told(&mut changes), if attempts.len() < IN_FLIGHT_MAX => {}
+                () = self.clock.sleep(sleep), if has_room => {}
+                () = told(&mut changes), if has_room => {}
             }
         }
         while let Some(ended) = attempts.join_next().await {
@@ -98,7 +101,7 @@ impl Dispatcher {
     async fn look(&self, attempts: &mut JoinSet<()>) -> Result<Option<Time>, StoreError> {
         loop {
             let room = IN_FLIGHT_MAX.saturating_sub(attempts.len());
-            if room == 0 {
+            if room < ROOM_MIN {
                 return Ok(None);
             }
             let Batch { handed, caught_up } =
