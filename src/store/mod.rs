@@ -15,6 +15,7 @@ mod lock;
 mod outbox;
 mod pages;
 mod record;
+mod redeliveries;
 mod reports;
 mod retention;
 mod rows;

@@ -4,16 +4,15 @@
 
 use std::time::Duration;
 
-use sqlx::sqlite::{Sqlite, SqliteRow};
-use sqlx::{QueryBuilder, Row};
+use sqlx::Row;
+use sqlx::sqlite::SqliteRow;
 
-use super::events::{COLUMNS, EventFilter, event};
+use super::events::{COLUMNS, event};
 use super::record::expect_one;
-use super::writer::{Change, Tx};
+use super::writer::Tx;
 use super::{Store, StoreError};
 use crate::domain::event::{Event, EventKind, Outlook};
 use crate::domain::generation::Generation;
-use crate::domain::id::{EventId, GenerationId};
 use crate::domain::time::Time;
 
 /// Which events an outlet wants.
@@ -82,7 +81,7 @@ impl Store {
             .await
     }
 
-    /// Hands out at most `limit` events that are due for an outlet: first those to be tried again, then new ones. They are
+    /// Hands out at most `limit` events that are due for an outlet: those to be tried again and new ones. They are
     /// not handed out again until `lease` has passed. None for an outlet that is disabled.
     ///
     /// # Errors
@@ -98,6 +97,28 @@ impl Store {
         let (name, wants) = (name.to_owned(), wants.clone());
         self.writer
             .run(move |mut tx| Box::pin(async move { tx.hand_out(&name, &wants, limit, lease, now).await }))
+            .await
+    }
+
+    /// Takes back what was handed out and not tried, until a time.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it was not kept: it comes back when its lease runs out.
+    pub async fn put_back(&self, dispatches: Vec<i64>, until: Time) -> Result<(), StoreError> {
+        self.writer
+            .run(move |tx| {
+                Box::pin(async move {
+                    for dispatch in dispatches {
+                        // An attempt that outlived its lease may have ended meanwhile.
+                        sqlx::query("UPDATE dispatches SET next_at = ?1 WHERE id = ?2 AND state = 'pending'")
+                            .bind(until.as_ms())
+                            .bind(dispatch)
+                            .execute(&mut *tx.connection)
+                            .await?;
+                    }
+                    Ok(())
+                })
+            })
             .await
     }
 
@@ -174,75 +195,6 @@ impl Store {
         .await?;
         Ok(next.map(Time::from_ms))
     }
-
-    /// Sends an event again to every place it ever went to. `None` when there is no such event; else how many places.
-    ///
-    /// # Errors
-    /// [`StoreError`] when it was not kept.
-    pub async fn redeliver(&self, id: EventId, now: Time) -> Result<Option<u64>, StoreError> {
-        self.writer
-            .run(move |tx| {
-                Box::pin(async move {
-                    let found: Option<(i64, Vec<u8>)> = sqlx::query_as(
-                        "SELECT e.id, g.uid FROM events e JOIN generations g ON g.id = e.generation WHERE e.uid = ?1",
-                    )
-                    .bind(id.as_bytes().as_slice())
-                    .fetch_optional(&mut *tx.connection)
-                    .await?;
-                    let Some((event, uid)) = found else { return Ok(None) };
-                    wake(tx.changed, &uid);
-                    let again = sqlx::query(
-                        "UPDATE dispatches SET state = 'pending', attempts = 0, next_at = ?1 WHERE event = ?2",
-                    )
-                    .bind(now.as_ms())
-                    .bind(event)
-                    .execute(&mut *tx.connection)
-                    .await?;
-                    Ok(Some(again.rows_affected()))
-                })
-            })
-            .await
-    }
-
-    /// Sends every event of a filter again that is not on its way already; with `dry_run` only counts them.
-    ///
-    /// # Errors
-    /// [`StoreError`] when it was not kept.
-    pub async fn redeliver_all(&self, filter: &EventFilter, dry_run: bool, now: Time) -> Result<u64, StoreError> {
-        let mut which = QueryBuilder::<Sqlite>::new(if dry_run {
-            "SELECT count(DISTINCT event) FROM dispatches WHERE state <> 'pending' AND event IN (SELECT e.id FROM events e WHERE TRUE"
-        } else {
-            "UPDATE dispatches SET state = 'pending', attempts = 0, next_at = "
-        });
-        if dry_run {
-            filter.push(&mut which);
-            let count: i64 = which.push(")").build_query_scalar().fetch_one(&self.readers).await?;
-            return Ok(u64::try_from(count).unwrap_or(0));
-        }
-        which.push_bind(now.as_ms());
-        which.push(" WHERE state <> 'pending' AND event IN (SELECT e.id FROM events e WHERE TRUE");
-        filter.push(&mut which);
-        which.push(") RETURNING event");
-        self.writer
-            .run(move |tx| {
-                Box::pin(async move {
-                    let rows = which.build().fetch_all(&mut *tx.connection).await?;
-                    if let Some(row) = rows.first() {
-                        let uid: Vec<u8> = sqlx::query_scalar(
-                            "SELECT g.uid FROM events e JOIN generations g ON g.id = e.generation WHERE e.id = ?1",
-                        )
-                        .bind(row.try_get::<i64, _>("event")?)
-                        .fetch_one(&mut *tx.connection)
-                        .await?;
-                        wake(tx.changed, &uid);
-                    }
-                    let events = rows.iter().map(|row| row.try_get::<i64, _>("event"));
-                    let events = events.collect::<Result<std::collections::BTreeSet<_>, _>>()?;
-                    Ok(u64::try_from(events.len()).unwrap_or(0))
-                })
-            })
-            .await
-    }
 }
 
 impl Tx<'_> {
@@ -261,7 +213,8 @@ impl Tx<'_> {
                 .await?;
         let Some((outlet, position)) = outlet else { return Ok(Batch { handed: Vec::new(), caught_up: true }) };
         let mut caught_up = true;
-        let mut handed = self.hand_out_again(outlet, limit, now + lease, now).await?;
+        // Half the room at most, or what fails again and again would keep out what is new.
+        let mut handed = self.hand_out_again(outlet, limit.div_ceil(2), now + lease, now).await?;
         if handed.len() < limit {
             let room = limit - handed.len();
             let new = self.hand_out_new(outlet, position, wants, room, now + lease).await?;
@@ -365,11 +318,6 @@ impl Tx<'_> {
             .flatten();
         Ok(url.map(|url| (stored.generation, url)))
     }
-}
-
-/// Wakes the dispatchers: there is something to send about this generation.
-fn wake(changed: &mut Vec<Change>, uid: &[u8]) {
-    changed.extend(GenerationId::from_bytes(uid).map(|id| Change { id, look_at: None, told: true }));
 }
 
 fn again(row: &SqliteRow) -> Result<Handed, StoreError> {

@@ -1,8 +1,11 @@
 //! Sends events out: one task for each outlet, so that a dead or slow one holds nobody back.
 
+use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -20,6 +23,12 @@ use crate::store::{Batch, Handed, Store, StoreError, Wants};
 const IN_FLIGHT_MAX: usize = 64;
 /// Events are taken up once there is room for so many: one commit for each would be slower than what comes in.
 const ROOM_MIN: usize = IN_FLIGHT_MAX / 2;
+/// Attempts under way at one caller's server: a slow one holds back nobody else's.
+const PER_CALLER_MAX: usize = 8;
+/// How long an event waits for its caller's server to be free. One that takes longer is slow.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// How long the events of a caller whose server is slow step aside.
+const STEP_ASIDE: Duration = TIMEOUT;
 /// How long an attempt may take before it counts as interrupted.
 const LEASE: Duration = TIMEOUT.saturating_add(Duration::from_secs(15));
 /// Longest sleep: bounds what a jump of the clock or a lost wake-up can do.
@@ -70,10 +79,11 @@ impl Dispatcher {
     /// [`StoreError::Broken`] when the database is.
     pub async fn run(self, stop: CancellationToken) -> Result<(), StoreError> {
         let mut attempts = JoinSet::new();
+        let mut shares = Shares::default();
         // Register for the wake-up before looking.
         let mut changes = self.store.changes();
         while !stop.is_cancelled() {
-            let next = match self.look(&mut attempts).await {
+            let next = match self.look(&mut attempts, &mut shares).await {
                 Ok(next) => next,
                 Err(error @ StoreError::Broken(_)) => return Err(error),
                 Err(error) => {
@@ -98,22 +108,57 @@ impl Dispatcher {
     }
 
     /// Begins every attempt that can be made now; tells when there is something to do next.
-    async fn look(&self, attempts: &mut JoinSet<()>) -> Result<Option<Time>, StoreError> {
+    async fn look(&self, attempts: &mut JoinSet<()>, shares: &mut Shares) -> Result<Option<Time>, StoreError> {
         loop {
             let room = IN_FLIGHT_MAX.saturating_sub(attempts.len());
             if room < ROOM_MIN {
                 return Ok(None);
             }
-            let Batch { handed, caught_up } =
-                self.store.hand_out(&self.name, &self.wants, room, LEASE, self.clock.now()).await?;
+            let now = self.clock.now();
+            let Batch { handed, caught_up } = self.store.hand_out(&self.name, &self.wants, room, LEASE, now).await?;
+            let mut aside = Vec::new();
             for one in handed {
+                let share = shares.of(&one);
+                if share.as_ref().is_some_and(|share| share.is_stuck()) {
+                    aside.push(one.dispatch);
+                    continue;
+                }
                 let dispatcher = self.clone();
-                attempts.spawn(async move { dispatcher.attempt(one).await });
+                attempts.spawn(async move {
+                    match share {
+                        None => dispatcher.attempt(one).await,
+                        Some(share) => dispatcher.attempt_within(&share, one).await,
+                    }
+                });
+            }
+            if !aside.is_empty() {
+                self.store.put_back(aside, now + STEP_ASIDE).await?;
             }
             if caught_up {
                 return self.store.next_attempt_at(&self.name).await;
             }
         }
+    }
+
+    /// An attempt once the caller's server is free for it; else the event steps aside, which is no attempt.
+    async fn attempt_within(&self, share: &Share, handed: Handed) {
+        let place = tokio::select! {
+            biased;
+            place = share.places.acquire() => place,
+            () = self.clock.sleep(PATIENCE) => {
+                share.slow.store(true, Ordering::Relaxed);
+                if let Err(error) = self.store.put_back(vec![handed.dispatch], self.clock.now() + STEP_ASIDE).await {
+                    tracing::warn!(%error, event = %handed.event.id, "an event could not step aside; it waits for its lease to end");
+                }
+                return;
+            }
+        };
+        let began = self.clock.now();
+        self.attempt(handed).await;
+        if self.clock.now().since(began) < PATIENCE {
+            share.slow.store(false, Ordering::Relaxed);
+        }
+        drop(place);
     }
 
     async fn attempt(&self, handed: Handed) {
@@ -168,6 +213,35 @@ impl Dispatcher {
         if let Err(error) = self.store.disable_outlet(&self.name, "it answered 410 Gone", now).await {
             tracing::error!(%error, outlet = self.name, "a disabled endpoint was not kept as such");
         }
+    }
+}
+
+/// What one caller's server may have under way.
+#[derive(Debug)]
+struct Share {
+    places: Semaphore,
+    slow: AtomicBool,
+}
+
+impl Share {
+    /// It is slow, and has as much under way as it may.
+    fn is_stuck(&self) -> bool {
+        self.slow.load(Ordering::Relaxed) && self.places.available_permits() == 0
+    }
+}
+
+/// The shares of the callers' servers that have something under way.
+#[derive(Debug, Default)]
+struct Shares(HashMap<String, Arc<Share>>);
+
+impl Shares {
+    /// The share of the event's caller; an endpoint of the configuration has its queue for itself.
+    fn of(&mut self, handed: &Handed) -> Option<Arc<Share>> {
+        let (_, url) = handed.caller.as_ref()?;
+        self.0.retain(|_, share| Arc::strong_count(share) > 1);
+        let server = Url::parse(url).map_or_else(|_| url.clone(), |url| url.origin().ascii_serialization());
+        let new = || Arc::new(Share { places: Semaphore::new(PER_CALLER_MAX), slow: AtomicBool::new(false) });
+        Some(Arc::clone(self.0.entry(server).or_insert_with(new)))
     }
 }
 

@@ -12,7 +12,7 @@ use recoup::config::{Config, Endpoint};
 use recoup::sandbox::Plan;
 use recoup::secret::Secret;
 use serde_json::{Value, json};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use url::Url;
 
 use crate::support::{World, completed, text};
@@ -49,7 +49,7 @@ enum Answer {
 pub(crate) struct Recorder {
     pub url: String,
     got: Arc<Mutex<Vec<Got>>>,
-    answer: Arc<Mutex<Answer>>,
+    answer: Arc<watch::Sender<Answer>>,
     arrived: Arc<Notify>,
 }
 
@@ -59,7 +59,7 @@ impl Recorder {
         let recorder = Self {
             url: format!("http://{}/hook", listener.local_addr().unwrap()),
             got: Arc::default(),
-            answer: Arc::new(Mutex::new(Answer::Status(204))),
+            answer: Arc::new(watch::Sender::new(Answer::Status(204))),
             arrived: Arc::default(),
         };
         let serving = recorder.clone();
@@ -75,19 +75,21 @@ impl Recorder {
     async fn receive(&self, headers: HeaderMap, body: String) -> Response {
         self.got.lock().unwrap().push(Got { headers, body });
         self.arrived.notify_waiters();
-        let answer = *self.answer.lock().unwrap();
+        // One that hangs does so until it is told another answer.
+        let mut answers = self.answer.subscribe();
+        let answer = *answers.wait_for(|answer| !matches!(answer, Answer::Hang)).await.unwrap();
         match answer {
             Answer::Status(status) => StatusCode::from_u16(status).unwrap().into_response(),
             Answer::RetryAfter(seconds) => {
                 (StatusCode::SERVICE_UNAVAILABLE, [("retry-after", seconds.to_string())]).into_response()
             }
             Answer::Redirect => (StatusCode::TEMPORARY_REDIRECT, [("location", self.url.clone())]).into_response(),
-            Answer::Hang => std::future::pending().await,
+            Answer::Hang => unreachable!("it waited for another"),
         }
     }
 
     fn answers(&self, answer: Answer) {
-        *self.answer.lock().unwrap() = answer;
+        self.answer.send_replace(answer);
     }
 
     pub(crate) fn got(&self) -> Vec<Got> {
@@ -138,6 +140,16 @@ async fn dispatch(world: &World, wanted: impl Fn(&Value) -> bool) -> Value {
             }
         }
     }
+}
+
+/// Waits until so many events are delivered.
+async fn delivered(world: &World, count: usize) {
+    while count_delivered(world).await < count {}
+}
+
+async fn count_delivered(world: &World) -> usize {
+    let list = world.get("/v1/events?state=delivered&limit=200").await.expect(200);
+    list["data"].as_array().unwrap().len()
 }
 
 /// What the specification says a receiver has to do.
@@ -220,10 +232,10 @@ async fn what_fails_is_tried_again_under_the_same_id_and_is_parked_in_the_end() 
     assert_eq!(counted, json!({"events": 2, "dry_run": true}));
     let one = format!("/v1/events/{}/redeliveries", text(&event["id"]));
     world.post(&one, &json!({})).await.expect(202);
-    while world.get("/v1/events?state=delivered").await.expect(200)["data"].as_array().unwrap().is_empty() {}
+    delivered(&world, 1).await;
     let sent = world.post("/v1/events/redeliveries", &wish(false)).await.expect(202);
     assert_eq!(sent["events"], 1);
-    while world.get("/v1/events?state=delivered").await.expect(200)["data"].as_array().unwrap().len() < 2 {}
+    delivered(&world, 2).await;
     world
         .post("/v1/events/redeliveries", &json!({"filter": {"state": "lost"}, "dry_run": true}))
         .await
@@ -287,6 +299,8 @@ async fn the_callers_own_callback_url_is_told_in_the_providers_shape_whoever_lea
     let lost = buy(Plan::completed().lost()).await;
     world.advance_s(120).await;
     caller.after(2).await;
+    // Written down, too: a lease that runs out while an attempt is under way sends it again.
+    delivered(&world, 2).await;
     world.advance_s(90).await;
     let got = caller.after(3).await;
     for (id, status, message) in [
@@ -304,6 +318,30 @@ async fn the_callers_own_callback_url_is_told_in_the_providers_shape_whoever_lea
         assert!(one.headers.contains_key("webhook-id") && !one.headers.contains_key("webhook-signature"));
     }
     assert_eq!(caller.got().len(), 3);
+}
+
+#[tokio::test]
+async fn a_caller_whose_server_hangs_holds_back_no_other_caller() {
+    let (hanging, healthy) = (Recorder::start().await, Recorder::start().await);
+    hanging.answers(Answer::Hang);
+    let world = World::with(sending(Vec::new())).await;
+    for n in 0..100 {
+        let caller = if n % 10 == 9 { &healthy } else { &hanging };
+        let body = json!({"prompt": "x", "callback_url": caller.url});
+        world.sandbox.plan_next(Plan::completed().taking(Duration::ZERO));
+        world.post("/gateway/v1/kling/o3-video/generate", &body).await.expect(201);
+    }
+    while healthy.got().len() < 10 {
+        world.advance_s(1).await;
+    }
+    assert_eq!(hanging.got().len(), 8, "its own share only");
+    // What stepped aside is not forgotten.
+    hanging.answers(Answer::Status(200));
+    while count_delivered(&world).await < 100 {
+        world.advance_s(15).await;
+    }
+    let told: std::collections::BTreeSet<_> = hanging.got().iter().map(|got| got.header("webhook-id")).collect();
+    assert_eq!(told.len(), 90);
 }
 
 #[tokio::test]
