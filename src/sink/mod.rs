@@ -5,15 +5,18 @@
 
 pub mod egress;
 pub mod signature;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use reqwest::dns::Resolve;
 use reqwest::header::{CONTENT_TYPE, RETRY_AFTER};
 use url::Url;
 
 use crate::outgoing::{ClientError, client_builder};
-use egress::{Blocked, Egress};
+use egress::{Blocked, Egress, Guarded, System};
 use signature::SigningKeys;
 
 /// Everything an attempt may take (reliability.md T16).
@@ -66,7 +69,12 @@ impl Sink {
     /// # Errors
     /// [`ClientError`] when TLS cannot be set up.
     pub fn new(egress: Egress) -> Result<Self, ClientError> {
-        let http = client_builder(TIMEOUT).timeout(TIMEOUT).dns_resolver(Arc::new(egress)).build()?;
+        Self::resolving(egress, System)
+    }
+
+    fn resolving(egress: Egress, resolver: impl Resolve + 'static) -> Result<Self, ClientError> {
+        let guarded = Arc::new(Guarded { egress, resolver });
+        let http = client_builder(TIMEOUT).timeout(TIMEOUT).dns_resolver(guarded).build()?;
         Ok(Self { http, egress })
     }
 
