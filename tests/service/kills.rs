@@ -2,16 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use recoup::domain::money::Usd;
 use recoup::sandbox::{Chances, Purchase, Settings};
 use serde_json::{Value, json};
 
-use crate::outbox::{Recorder, SECRET, verify};
-use crate::process::{KEY, Provider, Service, call, free_port, http, tell_until_killed};
-use crate::support::{O3, often, text};
+use crate::process::{KEY, Provider, Service, call, free_port, http};
+use crate::receivers::{Kept, LANGUAGES, Receiver, endpoints, refused};
+use crate::support::{O3, completed, failed, often, text};
 
 /// A client that gives every order its own key and repeats it until it has an answer.
 struct Buyer {
@@ -134,51 +134,96 @@ async fn unconfirmed(http: &reqwest::Client, url: &str) -> u64 {
     }
 }
 
+/// What a teller was told is kept: of each generation the number of events that this makes.
+type Acknowledged = BTreeMap<String, u64>;
+
+/// Prepares generations and tells their outcomes until the service is gone. A third of them says more later.
+async fn tell_changes(http: &reqwest::Client, url: &str, mark: &str, told: &AtomicU64) -> Acknowledged {
+    let mut acknowledged = Acknowledged::new();
+    for n in 0.. {
+        let prepare = http.post(format!("{url}/v1/generations")).json(&json!({"family": O3}));
+        let Some((201, prepared)) = call(prepare).await else { break };
+        let (id, callback_url) = (format!("{mark}-{n}"), text(&prepared["callback_url"]));
+        let webhooks = match n % 3 {
+            0 => vec![completed(&id, "https://x/v.mp4")],
+            // The reason comes later: `generation.updated`.
+            1 => vec![json!({"generation_id": id, "status": "failed"}).to_string(), failed(&id, "TIMEOUT")],
+            // Another id under the same token: `generation.attention`.
+            _ => vec![completed(&id, "https://x/v.mp4"), completed("another", "https://x/w.mp4")],
+        };
+        for (event, webhook) in (1..).zip(webhooks) {
+            let Some((200, _)) = call(http.post(&callback_url).body(webhook)).await else { return acknowledged };
+            acknowledged.insert(text(&prepared["id"]), event);
+            told.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+    acknowledged
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn random_kills_while_outcomes_are_settled_lose_no_event() {
     let kills = often("RECOUP_KILLS", 15);
-    let (folder, recorder) = (tempfile::tempdir().unwrap(), Recorder::start().await);
-    let config = format!(
-        "[events]\nallow_private_addresses = true\n[[events.endpoints]]\nurl = \"{}\"\nsecret = \"{SECRET}\"\n",
-        recorder.url
-    );
+    let folder = tempfile::tempdir().unwrap();
+    let mut receivers = Vec::new();
+    for language in LANGUAGES {
+        receivers.push(Receiver::start(language).await);
+    }
+    let urls: Vec<_> = receivers.iter().map(|receiver| receiver.url.clone()).collect();
+    // Without a check nothing but the webhooks makes events.
+    let config = format!("{}[reconcile]\nenabled = false\n", endpoints(&urls));
     std::fs::write(folder.path().join("config.toml"), config).unwrap();
     let provider = Provider::with(Settings::default()).await;
     let http = http();
     let mut chance = fastrand::Rng::with_seed(kills);
-    let mut acknowledged = Vec::new();
+    let mut acknowledged = Acknowledged::new();
     for round in 0..kills {
         let service = Service::start_at(free_port(), folder.path(), &provider.url);
-        let url = service.url.clone();
-        let told = Arc::new(AtomicUsize::new(0));
-        let round = usize::try_from(round).unwrap() * 10;
-        let clients = (0..4).map(|client| tell_until_killed(&http, &url, round + client, Arc::clone(&told)));
-        let (answers, moment) = (chance.usize(0..60), Duration::from_micros(chance.u64(0..6_000)));
-        let killer = async {
+        let told = AtomicU64::new(0);
+        let marks: Vec<_> = (0..4).map(|client| format!("p-{round}-{client}")).collect();
+        let (told, url) = (&told, service.url.clone());
+        let tellers = marks.iter().map(|mark| tell_changes(&http, &url, mark, told));
+        let tellers = futures_util::future::join_all(tellers);
+        let (answers, moment) = (chance.u64(0..150), Duration::from_micros(chance.u64(0..6_000)));
+        let killer = async move {
             while told.load(Ordering::SeqCst) < answers {
                 tokio::task::yield_now().await;
             }
             tokio::time::sleep(moment).await;
             service.kill();
         };
-        let (answers, ()) = tokio::join!(futures_util::future::join_all(clients), killer);
+        let (answers, ()) = tokio::join!(tellers, killer);
         acknowledged.extend(answers.into_iter().flatten());
     }
     let service = Service::start_at(free_port(), folder.path(), &provider.url);
-    // Each acknowledged outcome under exactly one event id, in order, however often it was sent.
-    let mut events = BTreeMap::<String, BTreeSet<String>>::new();
-    let mut seen = 0;
-    while !acknowledged.iter().all(|id| events.contains_key(id)) {
-        let got = recorder.after(seen + 1).await;
-        for one in &got[seen..] {
-            assert!(verify(one, SECRET));
-            let body = one.json();
-            assert_eq!((&body["type"], &body["sequence"]), (&json!("generation.completed"), &json!(1)));
-            events.entry(text(&body["data"]["generation_id"])).or_default().insert(one.header("webhook-id"));
+    let mut sent = 0;
+    // Under one id and type everywhere, in each language.
+    let mut events = BTreeMap::<(String, u64), BTreeSet<(String, String)>>::new();
+    for receiver in &mut receivers {
+        let kept = receiver.kept(|kept| tells_all(kept, &acknowledged)).await;
+        sent += kept.len();
+        let mut highest = BTreeMap::<String, BTreeSet<u64>>::new();
+        for one in kept {
+            highest.entry(one.generation.clone()).or_default().insert(one.sequence);
+            events.entry((one.generation, one.sequence)).or_default().insert((one.id, one.kind));
         }
-        seen = got.len();
+        for (generation, sequences) in highest {
+            assert!((1..).zip(&sequences).all(|(n, sequence)| n == *sequence), "{generation} has a gap: {sequences:?}");
+        }
     }
-    assert!(events.values().all(|ids| ids.len() == 1), "an outcome was told under two ids");
-    eprintln!("{kills} kills, {} acknowledged, {seen} sent", acknowledged.len());
+    for (event, told) in &events {
+        assert_eq!(told.len(), 1, "{event:?} was told as {told:?}");
+    }
+    let ids: BTreeSet<_> = events.values().flatten().map(|(id, _)| id).collect();
+    assert_eq!(ids.len(), events.len(), "an id was used for two events");
+    assert_eq!(refused(&http, &service.url).await, BTreeMap::new());
+    let outcomes = acknowledged.len();
+    eprintln!("{kills} kills, {outcomes} outcomes acknowledged, {} events, {sent} times verified", events.len());
     assert_eq!(service.terminate(), 0);
+}
+
+fn tells_all(kept: &[Kept], acknowledged: &Acknowledged) -> bool {
+    let told: BTreeSet<_> = kept.iter().map(|one| (one.generation.as_str(), one.sequence)).collect();
+    acknowledged
+        .iter()
+        .all(|(generation, events)| (1..=*events).all(|event| told.contains(&(generation.as_str(), event))))
 }

@@ -19,6 +19,7 @@ mod operations;
 mod outbox;
 mod process;
 mod raw;
+mod receivers;
 mod reconcile;
 mod support;
 mod webhooks;
