@@ -16,6 +16,10 @@ long:
 demo *arguments:
     cargo run --release -- demo {{arguments}}
 
+# what is measured, against the release binary (README of each in its head)
+measure what *arguments:
+    cargo build --release && benches/{{what}}.py target/release/recoup {{arguments}}
+
 # bring the sources into shape
 fix:
     cargo clippy --fix --all-targets --allow-dirty

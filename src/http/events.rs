@@ -228,12 +228,15 @@ impl Reader {
     }
 
     async fn wait(&mut self) -> Option<()> {
-        tokio::select! {
-            change = self.changes.recv() => match change {
-                Ok(_) | Err(RecvError::Lagged(_)) => Some(()),
-                Err(RecvError::Closed) => None,
-            },
-            () = self.api.stop.cancelled() => None,
+        loop {
+            tokio::select! {
+                change = self.changes.recv() => match change {
+                    Ok(change) if !change.told => {}
+                    Ok(_) | Err(RecvError::Lagged(_)) => return Some(()),
+                    Err(RecvError::Closed) => return None,
+                },
+                () = self.api.stop.cancelled() => return None,
+            }
         }
     }
 }
