@@ -5,7 +5,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::family::{Expected, Family};
+use super::experience::Experience;
+use super::family::{Expected, Family, Offer};
 use super::generation::{Attention, Generation, State};
 use super::id::GenerationId;
 use super::money::Usd;
@@ -51,6 +52,16 @@ impl ExpectedTimes {
 
     fn own(&self, family: &Family, model: &str, seconds: u32) -> Option<Expected> {
         self.0.get(&(family.path.to_owned(), model.to_owned(), seconds)).copied()
+    }
+
+    /// Whether there is an expected time for exactly this model and duration.
+    pub fn knows(&self, family: &Family, model: &str, seconds: Option<u32>) -> bool {
+        let offered = |offers: &[Offer]| match seconds {
+            Some(seconds) => offers.iter().any(|offer| offer.seconds == seconds),
+            None => offers.is_empty(),
+        };
+        seconds.is_some_and(|seconds| self.own(family, model, seconds).is_some())
+            || family.model(model).is_some_and(|known| offered(known.offers))
     }
 
     /// The longest of the family, each built-in time replaced by the user's own where there is one.
@@ -103,16 +114,18 @@ const ERROR_PAUSE_MAX: Duration = Duration::from_mins(10);
 const PAUSE_FALLBACK: Duration = Duration::from_mins(1);
 
 impl Rules {
-    /// When the outcome of this generation is expected.
-    pub fn expected_by(&self, generation: &Generation) -> Time {
+    /// When the outcome of this generation is expected: settled when it begins, so that it does not move under its reader.
+    fn expected_by(&self, generation: &Generation) -> Time {
         let request = &generation.request;
-        let model = request.model.as_deref();
-        generation.began_at() + self.expected.of(generation.family, model, request.duration_seconds).to
+        let table = || self.expected.of(generation.family, request.model.as_deref(), request.duration_seconds);
+        generation.expected_by.unwrap_or_else(|| generation.began_at() + table().to)
     }
 
     /// When the provider is asked first.
-    pub(super) fn first_check_at(&self, generation: &Generation) -> Time {
-        self.expected_by(generation) + self.grace
+    pub(super) fn first_check_at(&self, generation: &Generation, experience: &Experience) -> Time {
+        let trust = experience.trusts.get(generation.family.path);
+        let grace = trust.map_or(self.grace, |trust| trust.grace(self.grace, self.webhook_retry_window));
+        self.expected_by(generation) + grace
     }
 
     fn overdue_at(&self, generation: &Generation) -> Time {

@@ -201,7 +201,7 @@ impl Store {
                         Some(stored) => return Ok(Some(stored.generation)),
                         None => Generation::adopted(GenerationId::fresh(now), family, provider_id, prompt, now),
                     };
-                    let decision = rules.decide(&new, &Fact::Answer(told.answer), now);
+                    let decision = rules.decide(&new, &Fact::Answer(told.answer), tx.experience, now);
                     let row = tx.insert(&rules, &decision, now).await?;
                     sqlx::query("UPDATE checks SET generation = ?1 WHERE uid = ?2")
                         .bind(row)

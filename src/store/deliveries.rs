@@ -243,7 +243,7 @@ impl Tx<'_> {
         now: Time,
     ) -> Result<Stored, StoreError> {
         let new = Generation::new(id, family, Via::Webhook, now);
-        let decision = rules.decide(&new, &Fact::TimePassed, now);
+        let decision = rules.decide(&new, &Fact::TimePassed, self.experience, now);
         let row = self.insert(rules, &decision, now).await?;
         Ok(Stored { row, generation: decision.generation })
     }

@@ -209,7 +209,7 @@ impl Tx<'_> {
         let (row, created) = if let Some(stored) = known {
             (stored.row, Created::Known(self.decide(rules, &stored, &fact, now).await?.generation))
         } else {
-            let decision = rules.decide(&Generation::new(id, family, Via::Api, now), &fact, now);
+            let decision = rules.decide(&Generation::new(id, family, Via::Api, now), &fact, self.experience, now);
             (self.insert(rules, &decision, now).await?, Created::New(decision.generation))
         };
         if let Some((used, render)) = idempotency {
@@ -235,7 +235,7 @@ impl Tx<'_> {
             }
         }
         let fact = Fact::Details(details);
-        let refused = rules.decide(&stored.generation, &fact, now).refused;
+        let refused = rules.decide(&stored.generation, &fact, self.experience, now).refused;
         if !refused.is_empty() {
             return Ok(Amended::Refused(refused));
         }

@@ -9,6 +9,7 @@ mod credits;
 mod deliveries;
 mod events;
 mod evidence;
+mod experience;
 mod generations;
 mod idempotency;
 mod lock;

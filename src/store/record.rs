@@ -46,10 +46,11 @@ impl Tx<'_> {
         fact: &Fact,
         now: Time,
     ) -> Result<Decision, StoreError> {
-        let decision = rules.decide(&stored.generation, fact, now);
+        let decision = rules.decide(&stored.generation, fact, self.experience, now);
         if decision.generation != stored.generation {
             self.update(stored.row, &decision.generation).await?;
         }
+        self.learn(rules, &stored.generation, &decision, now).await?;
         self.tell(stored.row, &decision, now, rules.refund_window).await?;
         Ok(decision)
     }

@@ -159,7 +159,7 @@ impl Tx<'_> {
             return Ok(Begun::Repeated(claim.repeated(answer)));
         }
         let new = Generation::new(intent.id, intent.family, Via::Gateway, now);
-        let decision = rules.decide(&new, &Fact::Intended(intent.details), now);
+        let decision = rules.decide(&new, &Fact::Intended(intent.details), self.experience, now);
         let row = self.insert(rules, &decision, now).await?;
         sqlx::query(
             "INSERT INTO submissions (generation, sent_at, request_bytes, request_sha256, callback_url)

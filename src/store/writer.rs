@@ -10,6 +10,7 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 
 use super::StoreError;
 use super::waiters::Waiters;
+use crate::domain::experience::Experience;
 use crate::domain::generation::Generation;
 use crate::domain::id::GenerationId;
 use crate::domain::time::Time;
@@ -43,6 +44,8 @@ pub(super) struct Tx<'c> {
     pub(super) connection: &'c mut SqliteConnection,
     /// The generations that changed: told to listeners after the commit.
     pub(super) changed: &'c mut Vec<Change>,
+    /// What was learned so far: decisions are made with it.
+    pub(super) experience: &'c mut Experience,
 }
 
 /// Where commands are handed in.
@@ -118,6 +121,8 @@ impl Queue {
 pub struct Writer {
     /// `None` after a group failed: the connection may be in any state, and is opened anew.
     connection: Option<SqliteConnection>,
+    /// `None` when it may hold what was not kept, and has to be read again.
+    experience: Option<Experience>,
     options: SqliteConnectOptions,
     commands: mpsc::Receiver<Box<dyn Command>>,
     listeners: Listeners,
@@ -145,7 +150,7 @@ pub(super) fn new(
     listeners: Listeners,
 ) -> (Queue, Writer) {
     let (sender, commands) = mpsc::channel(QUEUE_MAX);
-    (Queue(sender), Writer { connection, options, commands, listeners })
+    (Queue(sender), Writer { connection, experience: None, options, commands, listeners })
 }
 
 impl Writer {
@@ -190,20 +195,27 @@ impl Writer {
             none => none.insert(self.options.connect().await?),
         };
         let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
+        // Taken out until the commit: what is learned in a transaction that fails was not.
+        let mut experience = match self.experience.take() {
+            Some(experience) => experience,
+            None => super::experience::load(&mut transaction).await?,
+        };
         for command in group {
             let before = changed.len();
             let mut savepoint = transaction.begin().await?;
-            match command.run(Tx { connection: &mut savepoint, changed }).await {
+            match command.run(Tx { connection: &mut savepoint, changed, experience: &mut experience }).await {
                 Ok(()) => savepoint.commit().await?,
                 // The whole group fails with it: nothing later can be trusted to be stored.
                 Err(error @ (StoreError::Broken(_) | StoreError::Unavailable(_))) => return Err(error),
                 Err(StoreError::Impossible(_) | StoreError::Failed(_)) => {
                     changed.truncate(before);
                     savepoint.rollback().await?;
+                    experience = super::experience::load(&mut transaction).await?;
                 }
             }
         }
         transaction.commit().await?;
+        self.experience = Some(experience);
         Ok(())
     }
 }
@@ -218,6 +230,7 @@ mod tests {
         let file = folder.path().join("test.db");
         let options = super::super::options(&format!("sqlite://{}", file.display())).unwrap();
         let mut connection = options.connect().await.unwrap();
+        sqlx::migrate!().run(&mut connection).await.unwrap();
         connection.execute("CREATE TABLE numbers (n INTEGER NOT NULL UNIQUE) STRICT").await.unwrap();
         let listeners = Listeners { changes: broadcast::Sender::new(16), waiters: Waiters::default() };
         let (queue, writer) = new(Some(connection), options.clone(), listeners);
@@ -272,7 +285,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (queue, mut writer, options) = writer(&folder).await;
         // A connection opened again is as limited.
-        writer.options = options.clone().pragma("max_page_count", "40");
+        writer.options = options.clone().pragma("max_page_count", "100");
         writer.connection = Some(writer.options.connect().await.unwrap());
         let mut running = tokio::task::JoinSet::new();
         running.spawn(writer.run());

@@ -64,7 +64,7 @@ impl Draft<'_> {
             let again = self.rules.recheck_at(&self.next, self.now);
             // Somebody asked before it could be done: that is no reason to keep asking.
             let doubted = self.next.claim.is_some() || self.next.attention.is_some();
-            let first = self.rules.first_check_at(&self.next);
+            let first = self.rules.first_check_at(&self.next, self.experience);
             if !doubted && self.now < first {
                 self.next.watch.running_streak = 0;
                 first

@@ -9,12 +9,13 @@ mod submission;
 mod webhook;
 
 #[cfg(test)]
-mod tests;
+pub(in crate::domain) mod tests;
 
 use std::time::Duration;
 
 use super::callback::Reference;
 use super::event::EventKind;
+use super::experience::Experience;
 use super::generation::{Attention, Details, Generation, State, Watch};
 use super::id::ProviderId;
 use super::money::Usd;
@@ -135,9 +136,9 @@ pub struct Decision {
 }
 
 impl Rules {
-    /// Decides what follows from `fact` at `now`.
-    pub fn decide(&self, generation: &Generation, fact: &Fact, now: Time) -> Decision {
-        let mut draft = Draft::new(self, generation, now);
+    /// Decides what follows from `fact` at `now`, with what others taught.
+    pub fn decide(&self, generation: &Generation, fact: &Fact, experience: &Experience, now: Time) -> Decision {
+        let mut draft = Draft::new(self, generation, experience, now);
         match fact {
             Fact::Webhook { reference, notice } => draft.webhook(*reference, notice),
             Fact::UnreadableWebhook => draft.unreadable_webhook(),
@@ -157,7 +158,9 @@ impl Rules {
 /// A decision in the making.
 struct Draft<'a> {
     rules: &'a Rules,
+    experience: &'a Experience,
     now: Time,
+    before: &'a Generation,
     next: Generation,
     disposition: Option<Disposition>,
     events: Vec<EventKind>,
@@ -166,9 +169,27 @@ struct Draft<'a> {
 }
 
 impl<'a> Draft<'a> {
-    fn new(rules: &'a Rules, generation: &Generation, now: Time) -> Self {
-        let next = generation.clone();
-        Self { rules, now, next, disposition: None, events: Vec::new(), settled: false, refused: Vec::new() }
+    fn new(rules: &'a Rules, before: &'a Generation, experience: &'a Experience, now: Time) -> Self {
+        Self {
+            rules,
+            experience,
+            now,
+            before,
+            next: before.clone(),
+            disposition: None,
+            events: Vec::new(),
+            settled: false,
+            refused: Vec::new(),
+        }
+    }
+
+    /// Whether it is known only now when it began, or what was asked for.
+    fn is_seen_anew(&self) -> bool {
+        let (before, next) = (self.before, &self.next);
+        next.expected_by.is_none()
+            || before.began_at() != next.began_at()
+            || before.request.model != next.request.model
+            || before.request.duration_seconds != next.request.duration_seconds
     }
 
     /// Makes `outcome` the outcome. Replacing one that was told before is a correction.
@@ -273,9 +294,12 @@ impl<'a> Draft<'a> {
     fn finish(mut self) -> Decision {
         let (rules, now) = (self.rules, self.now);
         if self.next.state.is_running() {
-            self.next.expected_by = Some(rules.expected_by(&self.next));
+            if self.is_seen_anew() {
+                let expected = self.experience.expected(rules, &self.next);
+                self.next.expected_by = Some(self.next.began_at() + expected.to);
+            }
             if self.next.provider_id.is_some() && self.next.watch.check_at.is_none() {
-                self.next.watch.check_at = Some(rules.first_check_at(&self.next).max(now));
+                self.next.watch.check_at = Some(rules.first_check_at(&self.next, self.experience).max(now));
             }
             if matches!(self.next.attention, None | Some(Attention::Overdue | Attention::Stuck)) {
                 match rules.attention_by_time(&self.next, now) {

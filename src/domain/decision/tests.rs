@@ -6,6 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::domain::credits::CreditState;
+use crate::domain::experience::Experience;
 use crate::domain::family::FAMILIES;
 use crate::domain::generation::{Request, Status, Via};
 use crate::domain::id::GenerationId;
@@ -14,7 +15,7 @@ use crate::domain::schedule::{Confirm, ExpectedTimes};
 
 const T0: Time = Time::from_ms(1_795_428_000_000);
 
-fn rules(confirm: Confirm) -> Rules {
+pub(in crate::domain) fn rules(confirm: Confirm) -> Rules {
     let seconds = Duration::from_secs;
     Rules {
         confirm,
@@ -65,9 +66,9 @@ fn answer(word: Word) -> Fact {
 /// Decides one fact after the other, a second apart; gives the last decision.
 fn after(rules: &Rules, generation: &Generation, facts: &[Fact]) -> Decision {
     let (first, rest) = facts.split_first().unwrap();
-    let mut decision = rules.decide(generation, first, T0);
+    let mut decision = rules.decide(generation, first, &Experience::default(), T0);
     for (n, fact) in (1..).zip(rest) {
-        decision = rules.decide(&decision.generation, fact, T0 + Duration::from_secs(n));
+        decision = rules.decide(&decision.generation, fact, &Experience::default(), T0 + Duration::from_secs(n));
     }
     decision
 }
@@ -82,7 +83,7 @@ fn a_purchase_goes_where_its_answer_says() {
         (refused, Status::Rejected, None, CreditState::NotCharged),
         (Submission::Unclear, Status::Unconfirmed, Some(Attention::Unconfirmed), CreditState::AtRisk),
     ] {
-        let decided = rules.decide(&submitting(), &Fact::Submission(submission), T0).generation;
+        let decided = rules.decide(&submitting(), &Fact::Submission(submission), &Experience::default(), T0).generation;
         assert_eq!((decided.state.status(), decided.attention), (status, attention));
         assert_eq!(CreditState::of(&decided, T0, rules.refund_window), credits);
         assert_eq!(decided.next_look_at().is_some(), decided.state.settled_at().is_none());
@@ -104,15 +105,17 @@ fn an_unconfirmed_purchase_is_healed_by_the_webhook_of_its_token() {
 #[test]
 fn an_unconfirmed_purchase_that_stays_silent_ends_as_lost_and_at_risk() {
     let rules = rules(Confirm::Untrusted);
-    let unclear = rules.decide(&submitting(), &Fact::Submission(Submission::Unclear), T0).generation;
+    let unclear =
+        rules.decide(&submitting(), &Fact::Submission(Submission::Unclear), &Experience::default(), T0).generation;
     let turn = unclear.watch.turn_at.unwrap();
     assert_eq!(turn, T0 + rules.give_up_after);
-    let before = rules.decide(&unclear, &Fact::TimePassed, turn - Duration::from_millis(1)).generation;
+    let before =
+        rules.decide(&unclear, &Fact::TimePassed, &Experience::default(), turn - Duration::from_millis(1)).generation;
     assert_eq!(before.state.status(), Status::Unconfirmed);
-    let lost = rules.decide(&unclear, &Fact::TimePassed, turn).generation;
+    let lost = rules.decide(&unclear, &Fact::TimePassed, &Experience::default(), turn).generation;
     assert_eq!((lost.state.status(), lost.attention), (Status::Lost, Some(Attention::Lost)));
     assert_eq!(CreditState::of(&lost, turn, rules.refund_window), CreditState::AtRisk);
-    let refunded = rules.decide(&lost, &Fact::RefundConfirmed, turn).generation;
+    let refunded = rules.decide(&lost, &Fact::RefundConfirmed, &Experience::default(), turn).generation;
     assert_eq!(CreditState::of(&refunded, turn, rules.refund_window), CreditState::Refunded);
 }
 
@@ -137,14 +140,17 @@ fn a_webhook_may_come_before_the_answer_to_the_purchase() {
 fn what_was_never_asked_about_is_not_given_up() {
     let rules = rules(Confirm::Untrusted);
     let accepted = Submission::Accepted { provider_id: id("p-1"), price: None };
-    let pending = rules.decide(&submitting(), &Fact::Submission(accepted), T0).generation;
+    let pending = rules.decide(&submitting(), &Fact::Submission(accepted), &Experience::default(), T0).generation;
     let late = T0 + rules.give_up_after * 2;
-    let waiting = rules.decide(&pending, &Fact::TimePassed, late).generation;
+    let waiting = rules.decide(&pending, &Fact::TimePassed, &Experience::default(), late).generation;
     assert_eq!((waiting.state.status(), waiting.attention), (Status::Pending, Some(Attention::Stuck)));
     assert!(waiting.watch.turn_at.is_some_and(|turn| turn > late));
     let mut asked = waiting;
     asked.watch.checks = 1;
-    assert_eq!(rules.decide(&asked, &Fact::TimePassed, late).generation.state.status(), Status::Lost);
+    assert_eq!(
+        rules.decide(&asked, &Fact::TimePassed, &Experience::default(), late).generation.state.status(),
+        Status::Lost
+    );
 }
 
 #[test]
@@ -172,7 +178,7 @@ fn a_settled_generation_in_conflict_is_not_asked_about_for_ever() {
     for _ in 0..100_000 {
         let Some(at) = conflict.watch.check_at else { break };
         now = at;
-        conflict = rules.decide(&conflict, &answer(Word::Processing), now).generation;
+        conflict = rules.decide(&conflict, &answer(Word::Processing), &Experience::default(), now).generation;
     }
     assert!(conflict.watch.check_at.is_none() && now >= T0 + rules.give_up_after);
     assert_eq!((conflict.state.status(), conflict.attention), (Status::Completed, Some(Attention::Conflict)));
@@ -192,7 +198,7 @@ fn the_familys_own_shorter_limit_applies() {
     let veo = crate::domain::family::Family::of("veo").unwrap();
     let generation = Generation { family: veo, state: State::Pending, provider_id: Some(id("p-1")), ..submitting() };
     let stuck_at = T0 + Duration::from_secs(600 + 150);
-    let at = |now| rules.decide(&generation, &Fact::TimePassed, now).generation.attention;
+    let at = |now| rules.decide(&generation, &Fact::TimePassed, &Experience::default(), now).generation.attention;
     assert_ne!(at(stuck_at - Duration::from_millis(1)), Some(Attention::Stuck));
     assert_eq!(at(stuck_at), Some(Attention::Stuck));
 }
@@ -200,10 +206,11 @@ fn the_familys_own_shorter_limit_applies() {
 #[test]
 fn a_refusal_that_comes_after_time_gave_the_answer_up_is_believed() {
     let rules = rules(Confirm::Untrusted);
-    let late = rules.decide(&submitting(), &Fact::TimePassed, T0 + Duration::from_mins(30)).generation;
+    let late =
+        rules.decide(&submitting(), &Fact::TimePassed, &Experience::default(), T0 + Duration::from_mins(30)).generation;
     assert_eq!((late.state.status(), late.attention), (Status::Unconfirmed, Some(Attention::Unconfirmed)));
     let refused = Fact::Submission(Submission::Refused(Failure::default()));
-    let refused = rules.decide(&late, &refused, T0 + Duration::from_mins(31)).generation;
+    let refused = rules.decide(&late, &refused, &Experience::default(), T0 + Duration::from_mins(31)).generation;
     assert_eq!((refused.state.status(), refused.attention), (Status::Rejected, None));
 }
 
@@ -224,7 +231,8 @@ fn every_fact_a_diagnosis_cites_is_there_and_every_state_has_one() {
         (running, vec![answer(Word::CompletedWithoutResult)]),
     ];
     for (start, facts) in histories {
-        let generation = facts.iter().fold(start, |known, fact| rules.decide(&known, fact, T0).generation);
+        let generation =
+            facts.iter().fold(start, |known, fact| rules.decide(&known, fact, &Experience::default(), T0).generation);
         let diagnosis = rules.diagnose(&generation, T0 + Duration::from_secs(45));
         assert!(!diagnosis.next_steps.is_empty() && !diagnosis.summary.is_empty());
         let cited = diagnosis.answers.iter().flat_map(|answer| &answer.facts);
@@ -358,12 +366,12 @@ proptest! {
         let (mut generation, mut now) = (start, T0);
         for (fact, pause_ms) in history {
             now = now + Duration::from_millis(pause_ms);
-            let decision = rules.decide(&generation, &fact, now);
+            let decision = rules.decide(&generation, &fact, &Experience::default(), now);
             prop_assert!(
                 allowed(&generation, &fact, &decision.generation),
                 "{:?} -> {:?} by {:?}", generation.state, decision.generation.state, fact
             );
-            prop_assert_eq!(&decision, &rules.decide(&generation, &fact, now), "deciding is deterministic");
+            prop_assert_eq!(&decision, &rules.decide(&generation, &fact, &Experience::default(), now), "deciding is deterministic");
             // A new outcome version is exactly one event about it.
             let told = decision.events.iter().filter(|kind| {
                 matches!(kind, EventKind::Completed | EventKind::Failed | EventKind::Corrected)
@@ -383,11 +391,11 @@ proptest! {
     fn the_same_fact_again_tells_nothing_new(rules in any_rules(), start in any_start(), history in any_history(), fact in any_fact()) {
         let mut generation = start;
         for (fact, _) in history {
-            generation = rules.decide(&generation, &fact, T0).generation;
+            generation = rules.decide(&generation, &fact, &Experience::default(), T0).generation;
         }
         if let Fact::Webhook { .. } = fact {
-            let once = rules.decide(&generation, &fact, T0);
-            let twice = rules.decide(&once.generation, &fact, T0);
+            let once = rules.decide(&generation, &fact, &Experience::default(), T0);
+            let twice = rules.decide(&once.generation, &fact, &Experience::default(), T0);
             prop_assert!(!twice.settled);
             prop_assert!(twice.events.is_empty(), "{:?}", twice.events);
         }

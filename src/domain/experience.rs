@@ -1,0 +1,207 @@
+//! What settled generations taught: how long each kind takes lately, and whether the webhooks of a family arrive.
+//!
+//! A value like any other: decisions get it handed in, the store keeps it beside the outcomes it was learned from.
+
+use std::collections::BTreeMap;
+
+use super::decision::Decision;
+use super::family::{Expected, Family};
+use super::generation::{Generation, State};
+use super::outcome::Source;
+use super::pace::Pace;
+use super::schedule::Rules;
+use super::time::Time;
+use super::trust::Trust;
+
+/// What is expected to take equally long.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Kind {
+    /// The family's path.
+    pub family: String,
+    /// The model as sent.
+    pub model: String,
+    /// Length of the clip in seconds; 0 where a model has none.
+    pub duration_seconds: u32,
+}
+
+/// All that was learned.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Experience {
+    /// How long each kind takes.
+    pub paces: BTreeMap<Kind, Pace>,
+    /// Whether webhooks arrive, by the family's path.
+    pub trusts: BTreeMap<String, Trust>,
+}
+
+/// What changed in the experience.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Lesson {
+    /// This pace.
+    pub pace: Option<Kind>,
+    /// The trust in this family.
+    pub trust: Option<&'static Family>,
+}
+
+impl Kind {
+    /// The kind of a generation; `None` where its model is not known, or is not one whose time is.
+    pub fn of(rules: &Rules, generation: &Generation) -> Option<Self> {
+        let (family, request) = (generation.family, &generation.request);
+        let model = request.model.as_deref()?;
+        rules.expected.knows(family, model, request.duration_seconds).then(|| Self {
+            family: family.path.to_owned(),
+            model: model.to_owned(),
+            duration_seconds: request.duration_seconds.unwrap_or(0),
+        })
+    }
+}
+
+impl Experience {
+    /// The expected time of a generation: the table's, its upper value replaced by what was learned.
+    pub fn expected(&self, rules: &Rules, generation: &Generation) -> Expected {
+        let request = &generation.request;
+        let table = rules.expected.of(generation.family, request.model.as_deref(), request.duration_seconds);
+        let pace = Kind::of(rules, generation).and_then(|kind| self.paces.get(&kind));
+        match pace.and_then(|pace| pace.learned(table)) {
+            Some(to) => Expected { from: table.from.min(to), to },
+            None => table,
+        }
+    }
+
+    /// Learns from what was decided.
+    pub fn learn(&mut self, rules: &Rules, before: &Generation, decision: &Decision, now: Time) -> Lesson {
+        let after = &decision.generation;
+        let mut lesson = Lesson::default();
+        if decision.settled && before.state.outcome().is_none() {
+            self.trust(after.family).settled(after.deliveries > 0);
+            lesson.trust = Some(after.family);
+            lesson.pace = self.learn_pace(rules, before, after, now);
+        } else if let (None, Some(came), Some(found)) = (before.webhook_at, after.webhook_at, before.state.settled_at())
+            && before.deliveries == 0
+            && before.state.learned().is_some_and(|learned| learned.source == Source::Check)
+        {
+            self.trust(after.family).came_late(came.since(found));
+            lesson.trust = Some(after.family);
+        }
+        lesson
+    }
+
+    fn trust(&mut self, family: &Family) -> &mut Trust {
+        self.trusts.entry(family.path.to_owned()).or_default()
+    }
+
+    /// Only completed ones say how long a video takes, and only where it is known when they were bought.
+    fn learn_pace(&mut self, rules: &Rules, before: &Generation, after: &Generation, now: Time) -> Option<Kind> {
+        let (State::Completed { learned, .. }, Some(bought)) = (&after.state, after.submitted_at) else { return None };
+        let kind = Kind::of(rules, after)?;
+        let took = after.webhook_at.unwrap_or(now).since(bought);
+        // A read that found it at once only says that it took no longer: that must not make the next one wait longer still.
+        let found_at_once = learned.source == Source::Check && before.watch.running_streak == 0;
+        let longest = if found_at_once { self.expected(rules, after).to } else { took };
+        self.paces.entry(kind.clone()).or_default().learn(took.min(longest));
+        Some(kind)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::domain::decision::tests::rules;
+    use crate::domain::decision::{Answer, Fact};
+    use crate::domain::family::FAMILIES;
+    use crate::domain::generation::{Request, Via};
+    use crate::domain::id::{GenerationId, ProviderId};
+    use crate::domain::notice::{Notice, Word};
+    use crate::domain::outcome::Outcome;
+    use crate::domain::schedule::Confirm;
+
+    const BOUGHT: Time = Time::from_ms(1_795_428_000_000);
+
+    fn running(model: &str) -> Generation {
+        Generation {
+            state: State::Processing,
+            provider_id: ProviderId::parse("p-1").ok(),
+            submitted_at: Some(BOUGHT),
+            request: Request { model: Some(model.to_owned()), duration_seconds: Some(5), prompt: None },
+            ..Generation::new(GenerationId::fresh(BOUGHT), &FAMILIES[0], Via::Api, BOUGHT)
+        }
+    }
+
+    fn done() -> Notice {
+        let outcome = Outcome::Completed { result_url: "https://x/v.mp4".to_owned() };
+        Notice { provider_id: ProviderId::parse("p-1").unwrap(), word: Word::Outcome(outcome) }
+    }
+
+    fn learn(experience: &mut Experience, generation: &Generation, fact: &Fact, after: Duration) -> Lesson {
+        let (rules, now) = (rules(Confirm::Untrusted), BOUGHT + after);
+        let decision = rules.decide(generation, fact, experience, now);
+        experience.learn(&rules, generation, &decision, now)
+    }
+
+    fn webhook(generation: &Generation) -> Fact {
+        Fact::Webhook { reference: crate::domain::callback::Reference::Generation(generation.id), notice: done() }
+    }
+
+    #[test]
+    fn what_is_expected_follows_what_was_seen() {
+        let (mut experience, rules) = (Experience::default(), rules(Confirm::Untrusted));
+        let generation = running("kling_o3");
+        for _ in 0..50 {
+            learn(&mut experience, &generation, &webhook(&generation), Duration::from_secs(140));
+        }
+        assert_eq!(experience.expected(&rules, &generation).to, Duration::from_secs(140));
+        assert_eq!(experience.expected(&rules, &running("kling_o3_pro")).to, Duration::from_secs(270));
+        let decision = rules.decide(
+            &Generation { expected_by: None, ..generation.clone() },
+            &Fact::TimePassed,
+            &experience,
+            BOUGHT,
+        );
+        assert_eq!(decision.generation.expected_by, Some(BOUGHT + Duration::from_secs(140)));
+        assert_eq!(decision.generation.watch.check_at, Some(BOUGHT + Duration::from_secs(170)));
+        // Of one that runs already the expectation does not move.
+        let later = rules.decide(&decision.generation, &Fact::TimePassed, &Experience::default(), BOUGHT);
+        assert_eq!(later.generation.expected_by, decision.generation.expected_by);
+    }
+
+    #[test]
+    fn finding_lost_ones_late_never_makes_the_next_one_wait_longer() {
+        let mut experience = Experience::default();
+        let (generation, rules) = (running("kling_o3"), rules(Confirm::Untrusted));
+        for _ in 0..200 {
+            learn(&mut experience, &generation, &Fact::Answer(Answer::Known(done())), Duration::from_hours(3));
+        }
+        assert_eq!(experience.expected(&rules, &generation).to, Duration::from_secs(180));
+        // One that was seen running shortly before did take that long.
+        let mut seen = generation.clone();
+        seen.watch.running_streak = 2;
+        for _ in 0..60 {
+            learn(&mut experience, &seen, &Fact::Answer(Answer::Known(done())), Duration::from_secs(250));
+        }
+        assert_eq!(experience.expected(&rules, &generation).to, Duration::from_secs(250));
+    }
+
+    #[test]
+    fn names_nobody_knows_teach_nothing() {
+        let mut experience = Experience::default();
+        let generation = running("a name of my own");
+        let lesson = learn(&mut experience, &generation, &webhook(&generation), Duration::from_secs(1));
+        assert_eq!((lesson.pace, lesson.trust), (None, Some(&FAMILIES[0])));
+        assert!(experience.paces.is_empty());
+    }
+
+    #[test]
+    fn a_webhook_behind_the_read_counts_as_late() {
+        let (mut experience, rules) = (Experience::default(), rules(Confirm::Untrusted));
+        let generation = running("kling_o3");
+        let found = Fact::Answer(Answer::Known(done()));
+        learn(&mut experience, &generation, &found, Duration::from_mins(4));
+        let settled =
+            rules.decide(&generation, &found, &Experience::default(), BOUGHT + Duration::from_mins(4)).generation;
+        assert_eq!(experience.trusts[FAMILIES[0].path].missed, 1);
+        learn(&mut experience, &settled, &webhook(&settled), Duration::from_mins(5));
+        let trust = &experience.trusts[FAMILIES[0].path];
+        assert_eq!((trust.missed, trust.late, trust.lag(50)), (0, 1, Some(Duration::from_mins(1))));
+    }
+}

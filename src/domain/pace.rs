@@ -1,0 +1,120 @@
+//! How long the generations of one kind take lately: a window of the last times to outcome and its quantiles.
+//!
+//! A window forgets by itself, so a provider that changes its pace is followed in either direction; a quantile of it shrugs
+//! at the odd outlier.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use super::family::Expected;
+
+/// Times kept. At a generation a minute a change of pace is learned within the hour.
+const WINDOW: usize = 60;
+/// So many outcomes of a kind must be known before they count for anything (contract section 9).
+const KNOWN_MIN: usize = 50;
+/// The quantile that replaces the table's upper value, in percent.
+const UPPER_PERCENT: usize = 95;
+
+/// The last times to outcome of one kind.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Pace {
+    /// Milliseconds, oldest first.
+    times_ms: VecDeque<u32>,
+    /// Outcomes that were ever learned from.
+    known: u64,
+}
+
+impl Pace {
+    /// A pace as it was stored: outcomes ever known, and the last times in milliseconds, oldest first.
+    pub fn stored(known: u64, times_ms: impl IntoIterator<Item = u32>) -> Self {
+        Self { times_ms: times_ms.into_iter().collect(), known }
+    }
+
+    /// Outcomes that were ever learned from.
+    pub fn known(&self) -> u64 {
+        self.known
+    }
+
+    /// The last times in milliseconds, oldest first.
+    pub fn times_ms(&self) -> impl Iterator<Item = u32> {
+        self.times_ms.iter().copied()
+    }
+
+    /// Takes in how long one took.
+    pub fn learn(&mut self, took: Duration) {
+        push(&mut self.times_ms, took, WINDOW);
+        self.known += 1;
+    }
+
+    /// So many percent took no longer; `None` before anything is known.
+    pub fn quantile(&self, percent: usize) -> Option<Duration> {
+        quantile(&self.times_ms, percent)
+    }
+
+    /// The learned upper time, once enough is known: the 95th percentile, within half and double of the table's.
+    pub fn learned(&self, table: Expected) -> Option<Duration> {
+        let upper = self.quantile(UPPER_PERCENT).filter(|_| self.times_ms.len() >= KNOWN_MIN)?;
+        Some(upper.clamp(table.to / 2, table.to * 2))
+    }
+}
+
+/// Appends a span to a window of so many, in milliseconds.
+pub(super) fn push(window: &mut VecDeque<u32>, span: Duration, longest: usize) {
+    window.push_back(u32::try_from(span.as_millis()).unwrap_or(u32::MAX));
+    while window.len() > longest {
+        window.pop_front();
+    }
+}
+
+/// The nearest-rank quantile of a window.
+pub(super) fn quantile(window: &VecDeque<u32>, percent: usize) -> Option<Duration> {
+    let mut sorted: Vec<u32> = window.iter().copied().collect();
+    sorted.sort_unstable();
+    let rank = (sorted.len() * percent).div_ceil(100).max(1);
+    sorted.get(rank - 1).map(|ms| Duration::from_millis(u64::from(*ms)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TABLE: Expected = Expected { from: Duration::from_secs(120), to: Duration::from_secs(180) };
+
+    fn seconds(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn fifty_outcomes_have_to_be_known() {
+        let mut pace = Pace::default();
+        for n in 0..50 {
+            assert_eq!((pace.learned(TABLE), pace.known()), (None, n));
+            pace.learn(seconds(101 + n));
+        }
+        // 95 % of 50: the 48th.
+        assert_eq!(pace.learned(TABLE), Some(seconds(148)));
+        assert_eq!((pace.quantile(50), pace.quantile(100)), (Some(seconds(125)), Some(seconds(150))));
+    }
+
+    #[test]
+    fn outliers_are_shrugged_at_and_nonsense_is_held_within_half_and_double() {
+        let mut pace = Pace::stored(60, [150_000; 57]);
+        for _ in 0..3 {
+            pace.learn(seconds(86_400));
+        }
+        assert_eq!(pace.learned(TABLE), Some(seconds(150)));
+        assert_eq!(Pace::stored(64, [1; 60]).learned(TABLE), Some(seconds(90)));
+        assert_eq!(Pace::stored(64, [u32::MAX; 60]).learned(TABLE), Some(seconds(360)));
+    }
+
+    #[test]
+    fn a_change_of_pace_is_followed_in_both_directions_within_an_hour() {
+        let mut pace = Pace::default();
+        for (minutes, expected) in [(120, 150), (60, 240), (60, 100)] {
+            for _ in 0..minutes {
+                pace.learn(seconds(expected));
+            }
+            assert_eq!(pace.learned(TABLE), Some(seconds(expected)));
+        }
+    }
+}
