@@ -13,6 +13,7 @@ pub mod experience;
 pub mod family;
 pub mod generation;
 pub mod id;
+pub mod lanes;
 pub mod money;
 pub mod money_report;
 pub mod notice;

@@ -9,7 +9,6 @@ use super::experience::Experience;
 use super::family::{Expected, Family, Offer};
 use super::generation::{Attention, Generation, State};
 use super::id::GenerationId;
-use super::money::Usd;
 use super::time::Time;
 
 /// Which webhooks are asked about before they are believed (contract section 4).
@@ -218,109 +217,9 @@ fn spread(pause: Duration, id: GenerationId, nth: u32) -> Duration {
     pause * 3 / 4 + pause / 2 * quarters / 0xffff
 }
 
-/// A generation whose check is due.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Due {
-    /// Which.
-    pub id: GenerationId,
-    /// Since when.
-    pub check_at: Time,
-    /// When its outcome was expected.
-    pub expected_by: Option<Time>,
-    /// What it cost.
-    pub price: Option<Usd>,
-}
-
-/// Every n-th read goes to the one that waits longest.
-const BACKLOG_TURN: u64 = 4;
-
-/// Chooses what to ask about next: the freshly due first, but every fourth read for the oldest backlog.
-///
-/// Keeps count of reads given out, so that the quarter holds even when they come one at a time.
-#[derive(Debug, Default)]
-pub struct Lanes {
-    given: u64,
-}
-
-impl Lanes {
-    /// Picks the next. `fresh` and `backlog` may come in any order and share members.
-    pub fn pick(&mut self, fresh: Vec<Due>, backlog: Vec<Due>) -> Option<GenerationId> {
-        let backlogs_turn = self.given % BACKLOG_TURN == BACKLOG_TURN - 1;
-        let fresh = fresh.into_iter().min_by_key(fresh_first);
-        let backlog = backlog.into_iter().min_by_key(oldest_first);
-        let picked = if backlogs_turn { backlog.or(fresh) } else { fresh.or(backlog) };
-        self.given += u64::from(picked.is_some());
-        picked.map(|due| due.id)
-    }
-}
-
-/// The order key: of two due at the same time the one most likely finished (longest past its expected time), then the
-/// dearest.
-type Order = (i64, i64, i64);
-
-fn fresh_first(due: &Due) -> Order {
-    (due.check_at.as_ms().saturating_neg(), likely(due), dear(due))
-}
-
-fn oldest_first(due: &Due) -> Order {
-    (due.check_at.as_ms(), likely(due), dear(due))
-}
-
-fn likely(due: &Due) -> i64 {
-    due.expected_by.map_or(i64::MAX, Time::as_ms)
-}
-
-fn dear(due: &Due) -> i64 {
-    due.price.map_or(0, Usd::as_micros).saturating_neg()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn due(check_at_s: i64, expected_s: i64, price: i64) -> Due {
-        let time = |s: i64| Time::from_ms(s * 1_000);
-        Due {
-            id: GenerationId::fresh(time(1_763_900_000)),
-            check_at: time(check_at_s),
-            expected_by: Some(time(expected_s)),
-            price: Some(Usd::from_micros(price)),
-        }
-    }
-
-    /// Picks until nothing is left.
-    fn order(fresh: &[Due], backlog: &[Due]) -> Vec<GenerationId> {
-        let (mut fresh, mut backlog) = (fresh.to_vec(), backlog.to_vec());
-        let mut lanes = Lanes::default();
-        let mut picked = Vec::new();
-        while let Some(id) = lanes.pick(fresh.clone(), backlog.clone()) {
-            fresh.retain(|due| due.id != id);
-            backlog.retain(|due| due.id != id);
-            picked.push(id);
-        }
-        picked
-    }
-
-    #[test]
-    fn the_freshly_due_come_first_and_a_quarter_goes_to_the_one_that_waits_longest() {
-        let all: Vec<_> = (0..12).map(|s| due(s, s, 1)).collect();
-        let expected = [11, 10, 9, 0, 8, 7, 6, 1, 5, 4, 3, 2].map(|n: usize| all[n].id);
-        assert_eq!(order(&all, &all), expected);
-    }
-
-    #[test]
-    fn neither_lane_waits_for_an_empty_one() {
-        let some: Vec<_> = (0..5).map(|s| due(s, s, 1)).collect();
-        assert_eq!(order(&some, &[]).len(), 5);
-        assert_eq!(order(&[], &some).len(), 5);
-    }
-
-    #[test]
-    fn of_equals_the_likeliest_then_the_dearest_comes_first() {
-        let (likely, dear, cheap) = (due(50, 10, 1), due(50, 20, 9), due(50, 20, 1));
-        let picked = order(&[cheap.clone(), dear.clone(), likely.clone()], &[]);
-        assert_eq!(picked, [likely.id, dear.id, cheap.id]);
-    }
 
     #[test]
     fn the_spread_stays_within_a_quarter() {

@@ -3,22 +3,24 @@
 //! What to ask about comes from the due list in the database, how often from the budget. Who calls this, and when, is
 //! `worker/sweep.rs`.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex as StdMutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio::sync::{Mutex, mpsc, oneshot, watch};
 
 use crate::clock::Clock;
 use crate::domain::decision::Decision;
 use crate::domain::id::{CheckId, GenerationId};
-use crate::domain::schedule::{Lanes, Rules};
+use crate::domain::lanes::Lanes;
+use crate::domain::schedule::Rules;
 use crate::domain::time::Time;
 use crate::provider::ProviderClient;
 use crate::provider::budget::{Budget, IN_FLIGHT_MAX, Slot, Spent};
 use crate::store::{Reading, Store, StoreError};
 
 /// Candidates looked at for every read that can be made: enough that the lanes have a choice.
-const CANDIDATES: u32 = 32;
+const CANDIDATES: u32 = 64;
 /// Generations told of the time in one transaction.
 const TURNS: u32 = 200;
 /// People's own requests that may wait for a read.
@@ -35,6 +37,7 @@ pub struct Reconciler {
     budget: Arc<Budget>,
     clock: Arc<dyn Clock>,
     lanes: Mutex<Lanes>,
+    under_way: UnderWay,
     lease: Duration,
 }
 
@@ -43,6 +46,61 @@ pub struct Reconciler {
 pub struct Permit {
     reading: Reading,
     slot: Slot,
+    place: Place,
+}
+
+/// The reads under way: nothing is asked twice at the same time.
+#[derive(Clone, Debug, Default)]
+struct UnderWay(Arc<StdMutex<HashMap<GenerationId, watch::Receiver<Option<CheckId>>>>>);
+
+impl UnderWay {
+    fn map(&self) -> MutexGuard<'_, HashMap<GenerationId, watch::Receiver<Option<CheckId>>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn holds(&self, id: GenerationId) -> bool {
+        self.map().contains_key(&id)
+    }
+
+    /// Enters a read; `Err` with what another one about the same will bring.
+    fn enter(&self, id: GenerationId) -> Result<Place, Shared> {
+        let mut map = self.map();
+        if let Some(other) = map.get(&id) {
+            return Err(Shared(other.clone()));
+        }
+        let (done, shared) = watch::channel(None);
+        map.insert(id, shared);
+        Ok(Place { id, under_way: self.clone(), done })
+    }
+}
+
+/// A read's entry among those under way; dropping it ends the read.
+#[derive(Debug)]
+struct Place {
+    id: GenerationId,
+    under_way: UnderWay,
+    done: watch::Sender<Option<CheckId>>,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.under_way.map().remove(&self.id);
+    }
+}
+
+/// What a read that is under way already will bring.
+#[derive(Debug)]
+pub struct Shared(watch::Receiver<Option<CheckId>>);
+
+impl Shared {
+    /// Waits for it.
+    ///
+    /// # Errors
+    /// [`AskError::Interrupted`] when its answer was not kept.
+    pub async fn wait(mut self) -> Result<CheckId, AskError> {
+        let check = self.0.wait_for(Option::is_some).await.map_err(|_| AskError::Interrupted)?;
+        check.ok_or(AskError::Interrupted)
+    }
 }
 
 /// Why a read that somebody asked for was not made.
@@ -60,6 +118,12 @@ pub enum AskError {
     /// The service is stopping.
     #[error("the service is stopping")]
     Stopping,
+    /// It is being asked about already.
+    #[error("a read is under way")]
+    UnderWay(Shared),
+    /// The read that was under way did not end well.
+    #[error("the read that was under way was not kept")]
+    Interrupted,
 }
 
 /// A person's request for a read, and where to answer it.
@@ -112,7 +176,16 @@ impl Reconciler {
         let ages = reads.into_iter().map(|(sent, answered)| now.since(answered.unwrap_or(sent)));
         let budget = Budget::new(per_minute, Arc::clone(&clock), ages);
         let lease = timeout + LEASE_MARGIN;
-        Ok(Self { store, provider, rules, budget, clock, lanes: Mutex::default(), lease })
+        Ok(Self {
+            store,
+            provider,
+            rules,
+            budget,
+            clock,
+            lanes: Mutex::default(),
+            under_way: UnderWay::default(),
+            lease,
+        })
     }
 
     /// The budget, to be looked at.
@@ -138,12 +211,15 @@ impl Reconciler {
             return Ok(None);
         }
         for _ in 0..IN_FLIGHT_MAX {
-            let (fresh, backlog) = self.store.due(CANDIDATES, self.clock.now()).await?;
-            let Some(id) = self.lanes.lock().await.pick(fresh, backlog) else { return Ok(None) };
+            let now = self.clock.now();
+            let (mut fresh, mut backlog) = self.store.due(CANDIDATES, now).await?;
+            fresh.retain(|due| !self.under_way.holds(due.id));
+            backlog.retain(|due| !self.under_way.holds(due.id));
+            let Some(id) = self.lanes.lock().await.pick(&fresh, &backlog, now) else { return Ok(None) };
             match self.begin(id, false).await {
                 Ok(permit) => return Ok(Some(permit)),
                 // Settled or read meanwhile: not sent.
-                Err(AskError::Nothing) => {}
+                Err(AskError::Nothing | AskError::UnderWay(_) | AskError::Interrupted) => {}
                 Err(AskError::Spent(_) | AskError::Stopping) => return Ok(None),
                 Err(AskError::Store(error)) => return Err(error),
             }
@@ -156,9 +232,10 @@ impl Reconciler {
     /// # Errors
     /// [`AskError`] says why it may not be made.
     pub async fn begin(&self, id: GenerationId, asked_for: bool) -> Result<Permit, AskError> {
+        let place = self.under_way.enter(id).map_err(AskError::UnderWay)?;
         let slot = self.budget.take(asked_for)?;
         match self.store.begin_check(id, asked_for, self.lease, self.clock.now()).await {
-            Ok(Some(reading)) => Ok(Permit { reading, slot }),
+            Ok(Some(reading)) => Ok(Permit { reading, slot, place }),
             Ok(None) => {
                 slot.give_back();
                 Err(AskError::Nothing)
@@ -175,7 +252,7 @@ impl Reconciler {
     /// # Errors
     /// [`StoreError`] when the answer was not kept: the read is made again once its lease is over.
     pub async fn finish(&self, permit: Permit) -> Result<(CheckId, Decision), StoreError> {
-        let Permit { reading, slot } = permit;
+        let Permit { reading, slot, place } = permit;
         let (generation, family) = (reading.generation.id, reading.generation.family);
         let Some(provider_id) = &reading.generation.provider_id else {
             return Err(StoreError::Failed(format!("a read about {generation}, which has no id")));
@@ -193,6 +270,7 @@ impl Reconciler {
             let recovered = decision.generation.state.learned().is_some_and(|learned| learned.recovered);
             tracing::info!(%generation, status, recovered, "settled by a check");
         }
+        place.done.send_replace(Some(reading.check));
         Ok((reading.check, decision))
     }
 

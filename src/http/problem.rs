@@ -235,6 +235,9 @@ impl From<AskError> for Problem {
                     .retry_after(spent.wait)
             }
             AskError::Store(error) => error.into(),
+            AskError::UnderWay(_) | AskError::Interrupted => {
+                Self::unavailable("The answer to the read under way was not kept.").retry_after(UNAVAILABLE_RETRY_AFTER)
+            }
             AskError::Stopping => Self::unavailable("The service is stopping.").retry_after(UNAVAILABLE_RETRY_AFTER),
         }
     }

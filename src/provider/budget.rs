@@ -21,6 +21,10 @@ const BREAKER_PAUSE: Duration = Duration::from_secs(30);
 const BREAKER_PAUSE_MAX: Duration = Duration::from_mins(5);
 /// How long to wait for a read under way to be answered; its end wakes the sweeper anyway.
 const CROWDED_PAUSE: Duration = Duration::from_millis(100);
+/// So long after its time a read is kept for somebody who asked.
+const PROMISE_KEPT: Duration = Duration::from_secs(10);
+/// At most one read in so many is kept for people.
+const PROMISED_SHARE: usize = 4;
 /// How often a refused key is complained about.
 const COMPLAINT_PAUSE: Duration = Duration::from_mins(1);
 
@@ -46,6 +50,8 @@ struct State {
     /// When each read of the last minute ended. A read counts from its start until a minute after its end, so the provider
     /// cannot see two of them closer together than we do.
     ended: VecDeque<Duration>,
+    /// Until when a read is kept for each of those who asked and were refused.
+    promised: VecDeque<Duration>,
     rest_until: Duration,
     failures: u32,
     key_refused: bool,
@@ -70,28 +76,39 @@ impl Budget {
         Arc::new(Self { per_minute: usize::try_from(per_minute).unwrap_or(usize::MAX), clock, state })
     }
 
-    /// Takes one read out of the budget. What somebody `asked_for` does not wait for others to be answered.
+    /// Takes one read out of the budget. What somebody `asked_for` does not wait for others to be answered; when it is refused, a
+    /// read is kept for who comes back, so that a backlog cannot shut people out.
     ///
     /// # Errors
     /// [`Spent`] says how long to wait.
     pub fn take(self: &Arc<Self>, asked_for: bool) -> Result<Slot, Spent> {
         let now = self.now();
         let mut state = self.state();
-        let crowded = if asked_for { Duration::ZERO } else { state.crowded() };
-        let wait = state.wait(self.per_minute, now).max(crowded);
+        let wait =
+            if asked_for { state.wait(self.per_minute, now) } else { state.wait_for_others(self.per_minute, now) };
         if wait.is_zero() {
+            if asked_for {
+                state.promised.pop_front();
+            }
             state.in_flight += 1;
             Ok(Slot { budget: Arc::clone(self), used: true })
         } else {
+            if asked_for && state.promised.len() < self.per_minute / PROMISED_SHARE {
+                state.promised.push_back(now + wait + PROMISE_KEPT);
+            }
             Err(Spent { wait })
         }
     }
 
-    /// How long until a read could be made; zero when one could be made now.
+    /// How long until a read that nobody asked for could be made; zero when one could be made now.
     pub fn wait(&self) -> Duration {
         let now = self.now();
-        let mut state = self.state();
-        state.wait(self.per_minute, now).max(state.crowded())
+        self.state().wait_for_others(self.per_minute, now)
+    }
+
+    /// Reads that may be made in a minute.
+    pub fn per_minute(&self) -> u32 {
+        u32::try_from(self.per_minute).unwrap_or(u32::MAX)
     }
 
     /// Reads of the last minute, those under way included.
@@ -156,13 +173,24 @@ impl State {
         }
     }
 
+    /// The same for reads nobody asked for: those leave alone what was promised, and do not crowd.
+    fn wait_for_others(&mut self, per_minute: usize, now: Duration) -> Duration {
+        while self.promised.front().is_some_and(|until| *until <= now) {
+            self.promised.pop_front();
+        }
+        let left = per_minute.saturating_sub(self.promised.len());
+        self.wait(left, now).max(self.crowded())
+    }
+
     fn wait(&mut self, per_minute: usize, now: Duration) -> Duration {
         self.forget(now);
         let rest = self.rest_until.saturating_sub(now);
         let spent = if self.in_flight + self.ended.len() < per_minute {
             Duration::ZERO
         } else {
-            self.ended.front().map_or(WINDOW, |ended| (*ended + WINDOW).saturating_sub(now))
+            // Of more than so many the first may not be enough: the place that is missing comes free with a later one.
+            let missing = (self.in_flight + self.ended.len()).saturating_sub(per_minute);
+            self.ended.get(missing).map_or(WINDOW, |ended| (*ended + WINDOW).saturating_sub(now))
         };
         rest.max(spent)
     }
@@ -242,6 +270,24 @@ mod tests {
         let (budget, _clock) = budget(1, &[]);
         budget.take(false).unwrap().give_back();
         assert!(budget.take(false).is_ok());
+    }
+
+    #[test]
+    fn who_asked_and_was_refused_finds_a_read_when_coming_back() {
+        let (budget, clock) = budget(8, &[]);
+        for _ in 0..8 {
+            drop(budget.take(false).unwrap());
+        }
+        let refused = budget.take(true).unwrap_err();
+        clock.advance(refused.wait);
+        // A backlog takes what it can get.
+        let taken = std::iter::from_fn(|| budget.take(false).ok().map(drop)).count();
+        assert_eq!(taken, 7);
+        assert!(budget.take(true).is_ok());
+        assert!(budget.take(true).is_err());
+        // A promise nobody comes back for is not kept for ever.
+        clock.advance(WINDOW + PROMISE_KEPT);
+        assert_eq!(std::iter::from_fn(|| budget.take(false).ok().map(drop)).count(), 8);
     }
 
     #[test]

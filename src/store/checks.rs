@@ -15,8 +15,9 @@ use crate::domain::decision::{Answer, Decision, Fact, Told};
 use crate::domain::family::Family;
 use crate::domain::generation::Generation;
 use crate::domain::id::{CheckId, GenerationId, ProviderId};
+use crate::domain::lanes::Due;
 use crate::domain::money::Usd;
-use crate::domain::schedule::{Due, Rules};
+use crate::domain::schedule::Rules;
 use crate::domain::time::Time;
 
 /// Longest answer kept as evidence, in bytes; no documented status answer comes near it.
@@ -59,7 +60,8 @@ impl Store {
     pub async fn due(&self, limit: u32, now: Time) -> Result<(Vec<Due>, Vec<Due>), StoreError> {
         let read = async |order: &str| {
             let sql = format!(
-                "SELECT id, uid, check_at, expected_by, price_micros FROM generations
+                "SELECT id, uid, check_at, created_at, submitted_at, expected_by, running_streak, price_micros,
+                        (claim IS NOT NULL OR deliveries > 0) AS doubted FROM generations
                  WHERE check_at <= ?1 ORDER BY check_at {order} LIMIT ?2"
             );
             let rows =
@@ -308,6 +310,11 @@ fn due(row: &SqliteRow) -> Result<Due, StoreError> {
     Ok(Due {
         id: GenerationId::from_bytes(&uid).ok_or_else(|| super::rows::impossible("generations", "uid", id))?,
         check_at: Time::from_ms(row.try_get("check_at")?),
+        began_at: Time::from_ms(
+            row.try_get::<Option<i64>, _>("submitted_at")?.map_or_else(|| row.try_get("created_at"), Ok)?,
+        ),
+        running_streak: row.try_get("running_streak")?,
+        doubted: row.try_get("doubted")?,
         expected_by: row.try_get::<Option<i64>, _>("expected_by")?.map(Time::from_ms),
         price: row.try_get::<Option<i64>, _>("price_micros")?.map(Usd::from_micros),
     })

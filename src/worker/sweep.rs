@@ -16,6 +16,8 @@ use crate::store::{Change, Store, StoreError};
 
 /// Longest sleep: bounds what a jump of the clock or a lost wake-up can do.
 const LOOK_AT_LEAST_EVERY: Duration = Duration::from_mins(1);
+/// Shortest sleep while a read is under way.
+const WHILE_READING: Duration = Duration::from_millis(100);
 /// Sleep after the database refused.
 const TROUBLE_PAUSE: Duration = Duration::from_secs(1);
 
@@ -75,6 +77,8 @@ impl Sweeper {
             };
             let now = self.clock.now();
             let sleep = next.map_or(LOOK_AT_LEAST_EVERY, |next| next.since(now)).min(LOOK_AT_LEAST_EVERY);
+            // What is due and under way already is not asked about twice; the end of the read wakes us.
+            let sleep = if self.reads.is_empty() { sleep } else { sleep.max(WHILE_READING) };
             let idle = self.reads.is_empty() && !sleep.is_zero();
             let wake_before = now + sleep;
             self.status.send_replace(Swept { idle_until: idle.then_some(wake_before) });
@@ -110,6 +114,9 @@ impl Sweeper {
         match self.reconciler.begin(id, true).await {
             // Who asked may have gone; the read is made all the same.
             Ok(permit) => self.read(permit, move |result| drop(answer.send(result))),
+            Err(AskError::UnderWay(shared)) => {
+                self.reads.spawn(async move { drop(answer.send(shared.wait().await)) });
+            }
             Err(error) => drop(answer.send(Err(error))),
         }
     }

@@ -1,0 +1,193 @@
+//! What to ask about first when more is due than the budget allows, and when all of it will have been asked about.
+//!
+//! Two lanes (contract section 9): what fell due lately comes first, and every fourth read goes to the one that waits longest, so
+//! nothing starves. Within a lane the price decides: the chance that the outcome is there, times the money that is at stake.
+
+use std::cmp::Reverse;
+use std::time::Duration;
+
+use super::id::GenerationId;
+use super::money::Usd;
+use super::time::Time;
+
+/// A generation whose check is due.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Due {
+    /// Which.
+    pub id: GenerationId,
+    /// Since when.
+    pub check_at: Time,
+    /// When its time began.
+    pub began_at: Time,
+    /// When its outcome was expected.
+    pub expected_by: Option<Time>,
+    /// Answers "still running" in a row.
+    pub running_streak: u32,
+    /// Something was said about it that only the provider can settle: a claim to confirm, a contradiction, a body nobody could read.
+    pub doubted: bool,
+    /// What it cost.
+    pub price: Option<Usd>,
+}
+
+/// Due for longer than this is backlog (reliability.md C3).
+const FRESH: Duration = Duration::from_mins(10);
+/// Turns of the lanes: one for doubts, one for the silent, one for either, one for the oldest.
+const TURNS: u64 = 4;
+/// What a generation of unknown price counts as: five seconds in standard (provider.md section 2), in micro-dollars.
+const USUAL_PRICE: i64 = 150_000;
+
+/// Chooses what to ask about next.
+///
+/// Keeps count of reads given out, so that each lane's share holds even when they come one at a time.
+#[derive(Debug, Default)]
+pub struct Lanes {
+    given: u64,
+}
+
+impl Lanes {
+    /// Picks the next of what is due. `backlog` holds at least the ones that wait longest, `fresh` those that fell due last; they
+    /// may come in any order and share members.
+    pub fn pick(&mut self, fresh: &[Due], backlog: &[Due], now: Time) -> Option<GenerationId> {
+        let lately = || fresh.iter().filter(|due| now.since(due.check_at) < FRESH);
+        let dearest = |due: &&Due| order(due, now);
+        let freshest = || lately().min_by_key(dearest);
+        let picked = match self.given % TURNS {
+            0 => lately().filter(|due| due.doubted).min_by_key(dearest).or_else(freshest),
+            1 => lately().filter(|due| !due.doubted).min_by_key(dearest).or_else(freshest),
+            2 => freshest(),
+            _ => backlog.iter().min_by_key(|due| (due.check_at, order(due, now))),
+        };
+        let picked = picked.or_else(|| fresh.iter().chain(backlog).min_by_key(dearest))?;
+        self.given += 1;
+        Some(picked.id)
+    }
+}
+
+/// The dearest first; of equals the one that fell due last.
+type Order = (Reverse<i64>, Reverse<Time>, GenerationId);
+
+fn order(due: &Due, now: Time) -> Order {
+    let price = due.price.map_or(USUAL_PRICE, Usd::as_micros);
+    (Reverse(price.saturating_mul(chance(due, now))), Reverse(due.check_at), due.id)
+}
+
+/// The chance that the outcome is there, in eighths: finer would be guessing.
+///
+/// The longer something has taken already, the longer it will probably still take: that it ends within a tenth of the time it has run
+/// so far has the same chance whether that is a minute or an hour.
+fn chance(due: &Due, now: Time) -> i64 {
+    let elapsed = whole_seconds(now.since(due.began_at));
+    let expected = due.expected_by.map_or(elapsed, |by| whole_seconds(by.since(due.began_at)));
+    if due.doubted || (due.running_streak == 0 && elapsed >= expected) {
+        return 8;
+    }
+    if due.running_streak == 0 {
+        return 8 * elapsed / expected.max(1);
+    }
+    // It was running when it was asked about last, which is about as long ago as the pause that made it due.
+    let pause = whole_seconds(now.since(due.check_at)) + elapsed / 20;
+    (8 * 3 * pause / (elapsed + 3 * pause).max(1)).clamp(1, 8)
+}
+
+fn whole_seconds(span: Duration) -> i64 {
+    i64::try_from(span.as_secs()).unwrap_or(i64::MAX / 64)
+}
+
+/// How long until everything that is due has been asked about once: `per_minute` reads, of which those take their share that fall due
+/// meanwhile (`arriving` in `window`). `None` when more falls due than can be asked about.
+pub fn forecast(due: u64, per_minute: u32, arriving: u64, window: Duration) -> Option<Duration> {
+    let capacity = u64::from(per_minute) * window.as_secs() / 60;
+    let left = capacity.checked_sub(arriving).filter(|left| *left > 0);
+    match (due, left) {
+        (0, _) => Some(Duration::ZERO),
+        (_, None) => None,
+        (due, Some(left)) => Some(Duration::from_secs(window.as_secs().saturating_mul(due).div_ceil(left))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Time = Time::from_ms(1_795_428_000_000);
+
+    /// Due for so many seconds; its first look, at five seconds in standard.
+    fn due(since_s: u64) -> Due {
+        let check_at = NOW - Duration::from_secs(since_s);
+        let began_at = check_at - Duration::from_secs(210);
+        Due {
+            id: GenerationId::fresh(check_at),
+            check_at,
+            began_at,
+            expected_by: Some(began_at + Duration::from_secs(180)),
+            running_streak: 0,
+            doubted: false,
+            price: Some(Usd::from_micros(150_000)),
+        }
+    }
+
+    /// Picks until nothing is left.
+    fn order(all: &[Due]) -> Vec<GenerationId> {
+        let (mut left, mut lanes, mut picked) = (all.to_vec(), Lanes::default(), Vec::new());
+        while let Some(id) = lanes.pick(&left, &left, NOW) {
+            left.retain(|due| due.id != id);
+            picked.push(id);
+        }
+        picked
+    }
+
+    fn ids(all: &[&Due]) -> Vec<GenerationId> {
+        all.iter().map(|due| due.id).collect()
+    }
+
+    #[test]
+    fn the_freshly_due_come_first_and_a_quarter_goes_to_the_one_that_waits_longest() {
+        let all: Vec<_> = (0..12).map(|s| due(s * 10)).collect();
+        let expected = [0, 1, 2, 11, 3, 4, 5, 10, 6, 7, 8, 9].map(|n: usize| all[n].id);
+        assert_eq!(order(&all), expected);
+    }
+
+    #[test]
+    fn the_backlog_gets_what_the_fresh_leave_and_never_less_than_a_quarter() {
+        let (old, fresh): (Vec<_>, Vec<_>) = ((0..100).map(|s| due(7_200 + s)).collect(), (0..6).map(due).collect());
+        let picked = order(&old.iter().chain(&fresh).cloned().collect::<Vec<_>>());
+        let first: Vec<_> = picked.iter().take(8).map(|id| fresh.iter().any(|due| due.id == *id)).collect();
+        assert_eq!(first, [true, true, true, false, true, true, true, false]);
+        assert_eq!(picked.len(), 106);
+    }
+
+    #[test]
+    fn the_dearer_comes_first_and_what_is_probably_still_running_last() {
+        let (cheap, mut dear, mut running) = (due(5), due(20), due(15));
+        dear.price = Some(Usd::from_micros(900_000));
+        running.running_streak = 2;
+        let mut early = due(0);
+        early.expected_by = Some(NOW + Duration::from_secs(300));
+        let picked = order(&[running.clone(), early.clone(), cheap.clone(), dear.clone()]);
+        // The fourth read is the oldest's; here only one is left for it.
+        assert_eq!(picked, ids(&[&dear, &cheap, &early, &running]));
+    }
+
+    #[test]
+    fn neither_doubts_nor_the_silent_can_take_it_all() {
+        let silent: Vec<_> = (0..40).map(due).collect();
+        let doubts: Vec<_> = (0..40).map(|s| Due { doubted: true, ..due(s) }).collect();
+        let picked = order(&silent.iter().chain(&doubts).cloned().collect::<Vec<_>>());
+        let of_doubts = picked[..40].iter().filter(|id| doubts.iter().any(|due| due.id == **id)).count();
+        assert!((10..=30).contains(&of_doubts), "{of_doubts}");
+    }
+
+    #[test]
+    fn nothing_is_left_to_pick_of_nothing() {
+        assert_eq!(Lanes::default().pick(&[], &[], NOW), None);
+    }
+
+    #[test]
+    fn the_forecast_counts_what_falls_due_meanwhile() {
+        let ten = Duration::from_mins(10);
+        assert_eq!(forecast(0, 48, 1_000, ten), Some(Duration::ZERO));
+        assert_eq!(forecast(480, 48, 0, ten), Some(ten));
+        assert_eq!(forecast(100_000, 48, 100, ten), Some(Duration::from_secs(157_895)));
+        assert_eq!(forecast(1, 48, 480, ten), None);
+    }
+}
