@@ -11,7 +11,9 @@ use super::problem::Problem;
 use super::view::ListView;
 use super::{Api, AppState};
 use crate::domain::error_code::{Appears, ERROR_CODES, ErrorCode, UNKNOWN_DESCRIPTION, UNKNOWN_SOLUTION};
+use crate::domain::experience::{Experience, Kind};
 use crate::domain::family::{Expected, FAMILIES, Family, Medium, Model};
+use crate::domain::pace::Pace;
 use crate::domain::schedule::ExpectedTimes;
 use crate::store::UnknownCode;
 
@@ -118,7 +120,7 @@ struct OfferView {
     is_default: bool,
 }
 
-/// `from` and `to` as configured or built in; `learned` once enough outcomes are known.
+/// `from` and `to` as configured or built in; `learned` replaces `to` once enough outcomes are known. In seconds.
 #[derive(Debug, Serialize)]
 struct RangeView {
     from: u64,
@@ -126,17 +128,22 @@ struct RangeView {
     learned: Option<u64>,
 }
 
-impl From<Expected> for RangeView {
-    fn from(expected: Expected) -> Self {
-        Self { from: expected.from.as_secs(), to: expected.to.as_secs(), learned: None }
+impl RangeView {
+    fn of(expected: Expected, pace: Option<&Pace>) -> Self {
+        let learned = pace.and_then(|pace| pace.learned(expected)).map(|learned| learned.as_secs());
+        Self { from: expected.from.as_secs(), to: expected.to.as_secs(), learned }
     }
 }
 
 impl ModelView {
-    fn of(family: &'static Family, model: &'static Model, expected: &ExpectedTimes) -> Self {
+    fn of(family: &'static Family, model: &'static Model, expected: &ExpectedTimes, experience: &Experience) -> Self {
+        let pace = |duration_seconds: u32| {
+            let kind = Kind { family: family.path.to_owned(), model: model.name.to_owned(), duration_seconds };
+            experience.paces.get(&kind)
+        };
         let offer = |seconds: u32| OfferView {
             duration_seconds: seconds,
-            expected_seconds: expected.of(family, Some(model.name), Some(seconds)).into(),
+            expected_seconds: RangeView::of(expected.of(family, Some(model.name), Some(seconds)), pace(seconds)),
             is_default: family.default_duration == Some(seconds),
         };
         Self {
@@ -149,7 +156,7 @@ impl ModelView {
             },
             resolution: model.resolution,
             durations: model.offers.iter().map(|known| offer(known.seconds)).collect(),
-            expected_seconds: model.expected.into(),
+            expected_seconds: RangeView::of(model.expected, pace(0)),
             relative_cost: model.relative_cost,
             use_for: model.use_for,
             is_default: family.default_model == Some(model.name),
@@ -164,9 +171,10 @@ async fn models(
     query: Query,
 ) -> Result<Json<ListView<ModelView>>, Problem> {
     query.end()?;
-    let expected = &api.rules.expected;
-    let of_family =
-        |family: &'static Family| family.models.iter().map(move |model| ModelView::of(family, model, expected));
+    let (expected, experience) = (&api.rules.expected, &api.store.experience().await?);
+    let of_family = |family: &'static Family| {
+        family.models.iter().map(move |model| ModelView::of(family, model, expected, experience))
+    };
     Ok(Json(ListView::whole(FAMILIES.iter().flat_map(of_family).collect())))
 }
 

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::auth::ApiKeys;
 use super::problem::Problem;
-use super::{Api, AppState, Parts};
+use super::{Api, AppState, Parts, stats};
 use crate::config::Scope;
 use crate::domain::time::Time;
 
@@ -65,9 +65,12 @@ async fn metrics(
         keys.authorize(&headers, Scope::Read)?;
     }
     let now = api.clock.now();
-    let counts = api.store.counts(now).await?;
-    gauge("recoup_checks_due", counts.due);
-    gauge("recoup_generations_needing_attention", counts.attention);
+    let backlog = api.store.backlog(stats::AHEAD, now).await?;
+    gauge("recoup_checks_due", i64::try_from(backlog.due).unwrap_or(i64::MAX));
+    // Infinite when more falls due than can be asked about.
+    let forecast = stats::forecast(&backlog, &parts).map_or(f64::INFINITY, |span| span.as_secs_f64());
+    ::metrics::gauge!("recoup_checks_backlog_forecast_seconds").set(forecast);
+    gauge("recoup_generations_needing_attention", api.store.needing_attention().await?);
     gauge("recoup_status_reads_in_last_minute", i64::try_from(parts.budget.used()).unwrap_or(i64::MAX));
     let oldest = api.store.next_look_at().await?.map_or(0.0, |next| age_seconds(next, now));
     ::metrics::gauge!("recoup_oldest_due_age_seconds").set(oldest);

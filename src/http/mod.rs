@@ -17,6 +17,7 @@ mod log;
 mod problem;
 mod registration;
 pub mod server;
+mod stats;
 mod view;
 mod webhook;
 
@@ -140,7 +141,8 @@ fn webhook_routes() -> Router<AppState> {
 
 fn admin_routes() -> Router<AppState> {
     let money = gateway::routes().merge(credits::routes()).merge(answers::routes()).merge(events::routes());
-    generations::routes().merge(money).merge(deliveries::routes()).merge(catalogue::routes()).merge(health::routes())
+    let told = catalogue::routes().merge(stats::routes());
+    generations::routes().merge(money).merge(deliveries::routes()).merge(told).merge(health::routes())
 }
 
 fn finish(state: &AppState, routes: Router<AppState>) -> Router {

@@ -42,7 +42,7 @@ pub use idempotency::{Idempotency, Repeated};
 pub use lock::{Lock, LockError};
 pub use outbox::{Batch, Handed, Wants};
 pub use pages::{Filter, Order, Page, Paging};
-pub use reports::{Counts, UnknownCode};
+pub use reports::{Backlog, UnknownCode};
 pub use submissions::{Begun, Intent, SubmissionRecord};
 pub use timeline::Entry;
 pub use waiters::Watched;

@@ -1,5 +1,7 @@
 //! Counts and sums over many generations.
 
+use std::time::Duration;
+
 use super::{Store, StoreError};
 use crate::domain::time::Time;
 
@@ -16,13 +18,15 @@ pub struct UnknownCode {
     pub last_at: Time,
 }
 
-/// How many generations are open, and how many reads are waiting.
+/// What waits to be asked about.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Reads that are due.
-    pub due: i64,
-    /// Generations that call for a person.
-    pub attention: i64,
+pub struct Backlog {
+    /// Generations that are due.
+    pub due: u64,
+    /// Since when the first of them is.
+    pub oldest: Option<Time>,
+    /// Those that fall due soon.
+    pub arriving: u64,
 }
 
 impl Store {
@@ -41,18 +45,30 @@ impl Store {
             .collect())
     }
 
-    /// What is waiting at `now`.
+    /// What waits to be asked about at `now`, and what will within `ahead`.
     ///
     /// # Errors
     /// [`StoreError`] when the database cannot be read.
-    pub async fn counts(&self, now: Time) -> Result<Counts, StoreError> {
-        let (due, attention): (i64, i64) = sqlx::query_as(
+    pub async fn backlog(&self, ahead: Duration, now: Time) -> Result<Backlog, StoreError> {
+        let (due, oldest, arriving): (i64, Option<i64>, i64) = sqlx::query_as(
             "SELECT (SELECT count(*) FROM generations WHERE check_at <= ?1),
-                    (SELECT count(*) FROM generations WHERE attention IS NOT NULL)",
+                    (SELECT min(check_at) FROM generations WHERE check_at <= ?1),
+                    (SELECT count(*) FROM generations WHERE check_at > ?1 AND check_at <= ?2)",
         )
         .bind(now.as_ms())
+        .bind((now + ahead).as_ms())
         .fetch_one(&self.readers)
         .await?;
-        Ok(Counts { due, attention })
+        let count = |rows| u64::try_from(rows).unwrap_or(0);
+        Ok(Backlog { due: count(due), oldest: oldest.map(Time::from_ms), arriving: count(arriving) })
+    }
+
+    /// How many generations call for a person.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database cannot be read.
+    pub async fn needing_attention(&self) -> Result<i64, StoreError> {
+        let count = sqlx::query_scalar("SELECT count(*) FROM generations WHERE attention IS NOT NULL");
+        Ok(count.fetch_one(&self.readers).await?)
     }
 }

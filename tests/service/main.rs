@@ -13,6 +13,7 @@ mod events;
 mod gateway;
 mod idempotency;
 mod kills;
+mod learning;
 mod lists;
 mod money;
 mod operations;

@@ -1,0 +1,153 @@
+//! `/v1/stats`: whether webhooks arrive, how long things take, and whether the reads keep up.
+
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::routing::get;
+use axum::{Json, Router};
+use serde::Serialize;
+
+use super::auth::MayRead;
+use super::extract::Query;
+use super::problem::Problem;
+use super::{Api, AppState, Parts};
+use crate::domain::experience::{Experience, Kind};
+use crate::domain::family::Family;
+use crate::domain::lanes;
+use crate::domain::pace::Pace;
+use crate::domain::schedule::Rules;
+use crate::domain::time::Time;
+use crate::domain::trust::Trust;
+use crate::store::Backlog;
+
+/// Reads that fall due in so long are counted for the forecast.
+pub(super) const AHEAD: Duration = Duration::from_mins(10);
+
+#[derive(Debug, Serialize)]
+struct StatsView {
+    at: Time,
+    webhooks: Vec<WebhooksView>,
+    times: Vec<TimesView>,
+    reads: ReadsView,
+}
+
+/// What became of the webhooks of a family.
+#[derive(Debug, Serialize)]
+struct WebhooksView {
+    family: String,
+    /// Came before anybody asked; never came; came behind the read that found the outcome.
+    told: u64,
+    missed: u64,
+    late: u64,
+    /// The share of missed ones among the last so many outcomes.
+    loss: Option<f64>,
+    of_last: usize,
+    lag_seconds: Option<Quantiles>,
+    /// From the expected time to the first read, as things stand.
+    grace_seconds: f64,
+}
+
+#[derive(Debug, Serialize)]
+struct Quantiles {
+    median: f64,
+    p95: f64,
+}
+
+/// How long one kind of generation takes.
+#[derive(Debug, Serialize)]
+struct TimesView {
+    family: String,
+    model: String,
+    duration_seconds: Option<u32>,
+    completed: u64,
+    /// Of the last ones.
+    seconds: Option<Quantiles>,
+    /// What new ones are expected to take at most; `None` while the table counts.
+    learned_seconds: Option<f64>,
+}
+
+/// The budget of status reads and what waits for it.
+#[derive(Debug, Serialize)]
+struct ReadsView {
+    per_minute: u32,
+    in_last_minute: usize,
+    due: u64,
+    oldest_due_since: Option<Time>,
+    due_within_ten_minutes: u64,
+    /// When all that is due will have been asked about; `None` when more falls due than can be asked about.
+    worked_off_at: Option<Time>,
+}
+
+impl WebhooksView {
+    fn of(family: String, trust: &Trust, rules: &Rules) -> Self {
+        let (missed, of_last) = trust.lately();
+        Self {
+            family,
+            told: trust.told,
+            missed: trust.missed,
+            late: trust.late,
+            loss: share(missed, of_last),
+            of_last,
+            lag_seconds: quantiles(|percent| trust.lag(percent)),
+            grace_seconds: trust.grace(rules.grace, rules.webhook_retry_window).as_secs_f64(),
+        }
+    }
+}
+
+impl TimesView {
+    fn of(kind: Kind, pace: &Pace, rules: &Rules) -> Self {
+        let seconds = (kind.duration_seconds > 0).then_some(kind.duration_seconds);
+        let table = Family::of(&kind.family).map(|family| rules.expected.of(family, Some(&kind.model), seconds));
+        Self {
+            duration_seconds: seconds,
+            completed: pace.known(),
+            seconds: quantiles(|percent| pace.quantile(percent)),
+            learned_seconds: table.and_then(|table| pace.learned(table)).map(|learned| learned.as_secs_f64()),
+            family: kind.family,
+            model: kind.model,
+        }
+    }
+}
+
+fn quantiles(of: impl Fn(usize) -> Option<Duration>) -> Option<Quantiles> {
+    Some(Quantiles { median: of(50)?.as_secs_f64(), p95: of(95)?.as_secs_f64() })
+}
+
+fn share(part: usize, whole: usize) -> Option<f64> {
+    let (part, whole) = (u32::try_from(part).ok()?, u32::try_from(whole).ok()?);
+    (whole > 0).then(|| f64::from(part) / f64::from(whole))
+}
+
+/// How long until all that is due has been asked about.
+pub(super) fn forecast(backlog: &Backlog, parts: &Parts) -> Option<Duration> {
+    lanes::forecast(backlog.due, parts.budget.per_minute(), backlog.arriving, AHEAD)
+}
+
+/// `GET /v1/stats`.
+async fn stats(
+    State(api): State<Api>,
+    State(parts): State<Parts>,
+    MayRead(_caller): MayRead,
+    query: Query,
+) -> Result<Json<StatsView>, Problem> {
+    query.end()?;
+    let now = api.clock.now();
+    let Experience { paces, trusts } = api.store.experience().await?;
+    let backlog = api.store.backlog(AHEAD, now).await?;
+    let reads = ReadsView {
+        per_minute: parts.budget.per_minute(),
+        in_last_minute: parts.budget.used(),
+        due: backlog.due,
+        oldest_due_since: backlog.oldest,
+        due_within_ten_minutes: backlog.arriving,
+        worked_off_at: forecast(&backlog, &parts).map(|span| now + span),
+    };
+    let webhooks = trusts.into_iter().map(|(family, trust)| WebhooksView::of(family, &trust, &api.rules)).collect();
+    let times = paces.into_iter().map(|(kind, pace)| TimesView::of(kind, &pace, &api.rules)).collect();
+    Ok(Json(StatsView { at: now, webhooks, times, reads }))
+}
+
+/// The routes.
+pub(super) fn routes() -> Router<AppState> {
+    Router::new().route("/v1/stats", get(stats))
+}
