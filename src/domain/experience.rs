@@ -172,7 +172,7 @@ mod tests {
         for _ in 0..200 {
             learn(&mut experience, &generation, &Fact::Answer(Answer::Known(done())), Duration::from_hours(3));
         }
-        assert_eq!(experience.expected(&rules, &generation).to, Duration::from_secs(180));
+        assert_eq!(experience.expected(&rules, &generation).to, Duration::from_mins(3));
         // One that was seen running shortly before did take that long.
         let mut seen = generation.clone();
         seen.watch.running_streak = 2;

@@ -119,7 +119,7 @@ mod tests {
             id: GenerationId::fresh(check_at),
             check_at,
             began_at,
-            expected_by: Some(began_at + Duration::from_secs(180)),
+            expected_by: Some(began_at + Duration::from_mins(3)),
             running_streak: 0,
             doubted: false,
             price: Some(Usd::from_micros(150_000)),
@@ -162,7 +162,7 @@ mod tests {
         dear.price = Some(Usd::from_micros(900_000));
         running.running_streak = 2;
         let mut early = due(0);
-        early.expected_by = Some(NOW + Duration::from_secs(300));
+        early.expected_by = Some(NOW + Duration::from_mins(5));
         let picked = order(&[running.clone(), early.clone(), cheap.clone(), dear.clone()]);
         // The fourth read is the oldest's; here only one is left for it.
         assert_eq!(picked, ids(&[&dear, &cheap, &early, &running]));

@@ -78,7 +78,7 @@ pub(super) fn quantile(window: &VecDeque<u32>, percent: usize) -> Option<Duratio
 mod tests {
     use super::*;
 
-    const TABLE: Expected = Expected { from: Duration::from_secs(120), to: Duration::from_secs(180) };
+    const TABLE: Expected = Expected { from: Duration::from_mins(2), to: Duration::from_mins(3) };
 
     fn seconds(seconds: u64) -> Duration {
         Duration::from_secs(seconds)
