@@ -19,7 +19,7 @@ use crate::flow::reconcile::{Asks, Reconciler};
 use crate::http::server::{self, Limits};
 use crate::http::{self, Api, ApiKeys, AppState, Counter, Gate, Parts};
 use crate::provider::budget::Budget;
-use crate::provider::{ClientError, ProviderClient};
+use crate::provider::{ClientError, Provider, ProviderClient};
 use crate::sink::Sink;
 use crate::sink::egress::Egress;
 use crate::sink::signature::SigningKeys;
@@ -106,11 +106,12 @@ impl App {
         let rules = Arc::new(config.rules());
         let timeout = config.provider.request_timeout.0;
         let provider = ProviderClient::new(&config.provider.base_url, config.provider.api_key.clone(), timeout)?;
+        let provider: Arc<dyn Provider> = Arc::new(provider);
         store.end_interrupted_purchases(&rules, clock.now()).await?;
         let per_minute = config.provider.status_checks_per_minute;
         let reconciler = Reconciler::new(
             store.clone(),
-            provider.clone(),
+            Arc::clone(&provider),
             Arc::clone(&rules),
             Arc::clone(&clock),
             per_minute,
@@ -224,10 +225,10 @@ async fn dispatch(tasks: &Tasks, config: &Config, api: &Api) -> Result<(), Build
     Ok(())
 }
 
-fn counter(config: &Config, tasks: Tasks, provider: ProviderClient, budget: Arc<Budget>, api: &Api) -> Counter {
+fn counter(config: &Config, tasks: Tasks, provider: Arc<dyn Provider>, budget: Arc<Budget>, api: &Api) -> Counter {
     let gateway = Gateway {
         store: api.store.clone(),
-        provider: provider.clone(),
+        provider: Arc::clone(&provider),
         rules: Arc::clone(&api.rules),
         keys: api.keys.clone(),
         public_url: api.public_url.clone(),

@@ -9,6 +9,7 @@ use sha2::Sha256;
 
 use super::family::Family;
 use super::id::GenerationId;
+use crate::planted;
 
 /// What a token names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +57,9 @@ impl CallbackKeys {
     /// The reference that an authentic token of this family names; `None` for everything else. Compares in constant time.
     pub fn verify(&self, family: &Family, token: &str) -> Option<Reference> {
         let (reference, mac) = token.split_once('.')?;
+        if planted::is(planted::Fault::ForgedAccepted) {
+            return GenerationId::parse(reference).ok().map(Reference::Generation);
+        }
         let reference = match reference {
             STANDING => Reference::Standing,
             id => Reference::Generation(GenerationId::parse(id).ok()?),

@@ -65,7 +65,7 @@ pub struct Model {
 }
 
 /// One family of the provider: what stands between `/v1/` and `/generate`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Family {
     /// The path segment, possibly with a slash: `kling/o3-video`.
     pub path: &'static str,
@@ -95,6 +95,13 @@ pub struct Family {
     pub hard_limit: Option<Duration>,
     /// Pauses between the attempts of one webhook (provider.md 9.4 and section 10).
     pub webhook_pauses: &'static [Duration],
+}
+
+/// Its path says it all.
+impl std::fmt::Debug for Family {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Family({})", self.path)
+    }
 }
 
 impl Family {

@@ -83,8 +83,36 @@ own_id!(
     "evt"
 );
 
+thread_local! {
+    static SEEDED: std::cell::RefCell<Option<Seeded>> = const { std::cell::RefCell::new(None) };
+}
+
+/// Ids by a seed: for the simulator, where one seed is one history.
+struct Seeded {
+    chance: fastrand::Rng,
+    given: u32,
+}
+
+impl Seeded {
+    fn uuid(&mut self, now: Time) -> Uuid {
+        self.given += 1;
+        let mut random = [0; 10];
+        random[..4].copy_from_slice(&self.given.to_be_bytes());
+        self.chance.fill(&mut random[4..]);
+        uuid::Builder::from_unix_timestamp_millis(u64::try_from(now.as_ms()).unwrap_or(0), &random).into_uuid()
+    }
+}
+
+/// From now on this thread's ids follow from the seed alone.
+pub fn seed(seed: u64) {
+    SEEDED.set(Some(Seeded { chance: fastrand::Rng::with_seed(seed), given: 0 }));
+}
+
 /// A UUIDv7 of the given time. Within a process ids keep their order even when the clock stands still or runs backwards.
 fn fresh_uuid(now: Time) -> Uuid {
+    if let Some(uuid) = SEEDED.with_borrow_mut(|seeded| seeded.as_mut().map(|chance| chance.uuid(now))) {
+        return uuid;
+    }
     static CONTEXT: std::sync::Mutex<uuid::ContextV7> = std::sync::Mutex::new(uuid::ContextV7::new());
     let ms = u64::try_from(now.as_ms()).unwrap_or(0);
     let nanos = u32::try_from(ms % 1_000).unwrap_or(0) * 1_000_000;

@@ -109,6 +109,8 @@ const STUCK_EAGER: Duration = Duration::from_hours(1);
 /// First and longest pause after an answer that told nothing.
 const ERROR_PAUSE: Duration = Duration::from_secs(15);
 const ERROR_PAUSE_MAX: Duration = Duration::from_mins(10);
+/// Longest pause a `Retry-After` of the provider can ask for.
+pub const RATE_LIMITED_PAUSE_MAX: Duration = Duration::from_hours(1);
 /// Where a list of pauses is empty; configuration refuses that.
 const PAUSE_FALLBACK: Duration = Duration::from_mins(1);
 
@@ -125,6 +127,17 @@ impl Rules {
         let trust = experience.trusts.get(generation.family.path);
         let grace = trust.map_or(self.grace, |trust| trust.grace(self.grace, self.webhook_retry_window));
         self.expected_by(generation) + grace
+    }
+
+    /// The longest from the expected time to the first read.
+    pub fn first_look_after(&self) -> Duration {
+        self.grace.max(self.webhook_retry_window)
+    }
+
+    /// The longest pause between two reads.
+    pub fn longest_pause(&self) -> Duration {
+        let pauses = self.recheck.iter().chain(&self.stuck_recheck).copied();
+        pauses.chain([RATE_LIMITED_PAUSE_MAX, ERROR_PAUSE_MAX * 2, self.not_found_recheck]).max().unwrap_or_default()
     }
 
     fn overdue_at(&self, generation: &Generation) -> Time {

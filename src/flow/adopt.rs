@@ -14,7 +14,7 @@ use crate::domain::generation::Generation;
 use crate::domain::id::ProviderId;
 use crate::domain::schedule::Rules;
 use crate::domain::time::Time;
-use crate::provider::ProviderClient;
+use crate::provider::Provider;
 use crate::provider::budget::{Budget, Spent};
 use crate::store::{Store, StoreError};
 
@@ -30,7 +30,7 @@ pub struct Adopter {
     /// Where everything is kept.
     pub store: Store,
     /// Who is asked.
-    pub provider: ProviderClient,
+    pub provider: Arc<dyn Provider>,
     /// How it is judged.
     pub rules: Arc<Rules>,
     /// How often may be asked.
@@ -73,7 +73,8 @@ impl Adopter {
             return Ok(known);
         }
         let now = self.clock.now();
-        unknown.retain(|_, since| now.since(*since) < UNKNOWN_FOR);
+        // One of the future was written before the clock jumped back.
+        unknown.retain(|_, since| *since <= now && now.since(*since) < UNKNOWN_FOR);
         let key = (family.path, provider_id.as_str().to_owned());
         if unknown.contains_key(&key) {
             return Err(AdoptError::Unknown);

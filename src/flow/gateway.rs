@@ -21,7 +21,8 @@ use crate::domain::outcome::Failure;
 use crate::domain::purchase::{self, Order, Reply, SubmitResult};
 use crate::domain::refusal::refusal;
 use crate::domain::schedule::Rules;
-use crate::provider::{HttpAnswer, ProviderClient, Purchase, Submitted};
+use crate::planted;
+use crate::provider::{HttpAnswer, Provider, Purchase, Submitted};
 use crate::store::{Begun, Idempotency, Intent, Repeated, Store, StoreError};
 
 /// Pause before an answer that could not be kept is tried again.
@@ -35,7 +36,7 @@ pub struct Gateway {
     /// Where everything is kept.
     pub store: Store,
     /// Who sells.
-    pub provider: ProviderClient,
+    pub provider: Arc<dyn Provider>,
     /// How it is judged.
     pub rules: Arc<Rules>,
     /// Signs callback URLs.
@@ -110,6 +111,11 @@ impl Gateway {
         };
         let callback_url = callback_url(&self.public_url, wanted.family, &token);
         let intent = intent(id, &wanted);
+        if planted::is(planted::Fault::IntentAfterwards) {
+            let pieces = wanted.order.with_callback_url(&callback_url);
+            let (family, body, content_type) = (wanted.family, wanted.body.clone(), wanted.content_type.clone());
+            self.submit(Purchase { family, body, pieces, content_type }).await;
+        }
         match self.store.begin_purchase(&self.rules, intent, now).await {
             Ok(Begun::New) => {}
             Ok(Begun::Repeated(repeated)) => return drop(caller.send(repeat(repeated))),
@@ -117,7 +123,11 @@ impl Gateway {
         }
         let Wanted { family, order, body, content_type, .. } = wanted;
         let pieces = order.with_callback_url(&callback_url);
-        let submitted = self.submit(Purchase { family, body, pieces, content_type }).await;
+        let purchase = Purchase { family, body, pieces, content_type };
+        let mut submitted = self.submit(purchase.clone()).await;
+        if planted::is(planted::Fault::BoughtTwice) && matches!(submitted, Submitted::NoAnswer(_)) {
+            submitted = self.submit(purchase).await;
+        }
         let (submission, reply) = understand(submitted);
         metrics::counter!("recoup_purchases_total", "family" => family.path, "result" => reply.result.as_str())
             .increment(1);
@@ -180,7 +190,11 @@ fn intent(id: GenerationId, wanted: &Wanted) -> Intent {
         callback_url: wanted.order.callback_url.clone(),
         request_bytes: u64::try_from(wanted.body.len()).unwrap_or(u64::MAX),
         request_sha256,
-        idempotency: idempotency.map(|(scope, key)| Idempotency { scope, key, body_sha256: request_sha256 }),
+        idempotency: idempotency.filter(|_| !planted::is(planted::Fault::KeyIgnored)).map(|(scope, key)| Idempotency {
+            scope,
+            key,
+            body_sha256: request_sha256,
+        }),
     }
 }
 

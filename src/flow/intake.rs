@@ -11,6 +11,7 @@ use crate::domain::family::Family;
 use crate::domain::id::DeliveryId;
 use crate::domain::notice::{Notice, Word};
 use crate::domain::schedule::Rules;
+use crate::planted;
 use crate::store::{Arrival, Recorded, Replay, Store, StoreError};
 
 /// The proof that the token of a callback URL is authentic. Only [`Intake::authenticate`] makes one.
@@ -88,6 +89,9 @@ impl Intake {
 
     async fn take_in(&self, arrival: Arrival) -> Result<Recorded, StoreError> {
         let family = arrival.family.path;
+        if planted::is(planted::Fault::AcknowledgedUnkept) && arrival.body.len() % 8 == 0 {
+            return Ok(Recorded { delivery: None, generation: None, disposition: Disposition::Accepted });
+        }
         let recorded = self.store.record_webhook(&self.rules, arrival, self.clock.now()).await?;
         let disposition = recorded.disposition.as_str();
         metrics::counter!("recoup_webhooks_total", "family" => family, "disposition" => disposition).increment(1);

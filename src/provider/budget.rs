@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use crate::clock::Clock;
 use crate::domain::decision::{Answer, Told};
+use crate::planted;
 
 /// The provider counts reads per minute (provider.md section 3).
 const WINDOW: Duration = Duration::from_mins(1);
@@ -69,8 +70,9 @@ impl Budget {
     /// A budget of `per_minute` reads. `ages`: how long ago the reads before the restart ended.
     pub fn new(per_minute: u32, clock: Arc<dyn Clock>, ages: impl IntoIterator<Item = Duration>) -> Arc<Self> {
         let now = WINDOW + clock.monotonic();
+        let forgotten = planted::is(planted::Fault::BudgetForgotten);
         let mut ended: Vec<Duration> =
-            ages.into_iter().filter(|age| *age < WINDOW).map(|age| now.saturating_sub(age)).collect();
+            ages.into_iter().filter(|age| *age < WINDOW && !forgotten).map(|age| now.saturating_sub(age)).collect();
         ended.sort_unstable();
         let state = Mutex::new(State { ended: ended.into(), ..State::default() });
         Arc::new(Self { per_minute: usize::try_from(per_minute).unwrap_or(usize::MAX), clock, state })
@@ -168,6 +170,10 @@ impl Budget {
 
 impl State {
     fn forget(&mut self, now: Duration) {
+        let this_minute = Duration::from_secs(now.as_secs() / 60 * 60);
+        if planted::is(planted::Fault::FixedWindow) {
+            self.ended.retain(|ended| *ended >= this_minute);
+        }
         while self.ended.front().is_some_and(|ended| *ended + WINDOW <= now) {
             self.ended.pop_front();
         }
@@ -185,6 +191,7 @@ impl State {
     fn wait(&mut self, per_minute: usize, now: Duration) -> Duration {
         self.forget(now);
         let rest = self.rest_until.saturating_sub(now);
+        let rest = if planted::is(planted::Fault::RestIgnored) { Duration::ZERO } else { rest };
         let spent = if self.in_flight + self.ended.len() < per_minute {
             Duration::ZERO
         } else {

@@ -8,6 +8,7 @@ mod submit;
 
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use reqwest::StatusCode;
 use reqwest::header::{HeaderMap, RETRY_AFTER};
 use url::Url;
@@ -16,6 +17,7 @@ use crate::domain::decision::{Answer, Told};
 use crate::domain::family::Family;
 use crate::domain::id::ProviderId;
 use crate::domain::notice::Notice;
+use crate::domain::schedule::RATE_LIMITED_PAUSE_MAX;
 use crate::outgoing::client_builder;
 use crate::secret::Secret;
 
@@ -26,10 +28,26 @@ pub use submit::{HttpAnswer, Purchase, Submitted};
 const ANSWER_BYTES_MAX: usize = 256 * 1_024;
 /// Pause after a 429 without a readable `Retry-After` (contract section 9).
 const RATE_LIMITED_PAUSE: Duration = Duration::from_secs(30);
-/// Longest pause a `Retry-After` can ask for.
-const RATE_LIMITED_PAUSE_MAX: Duration = Duration::from_hours(1);
 /// Pause after our key was refused: long enough to be no knocking, short enough to notice that it works again.
 pub const KEY_REFUSED_PAUSE: Duration = Duration::from_mins(5);
+
+/// Who is asked and bought from: the provider over HTTP, or the simulator's world.
+pub trait Provider: std::fmt::Debug + Send + Sync {
+    /// Reads the status of one generation. Never fails: an answer that tells nothing is an answer too.
+    fn status<'a>(&'a self, family: &'static Family, provider_id: &'a ProviderId) -> BoxFuture<'a, Told>;
+    /// Sends a purchase. Never fails, never repeats.
+    fn submit<'a>(&'a self, purchase: &'a Purchase) -> BoxFuture<'a, Submitted>;
+}
+
+impl Provider for ProviderClient {
+    fn status<'a>(&'a self, family: &'static Family, provider_id: &'a ProviderId) -> BoxFuture<'a, Told> {
+        Box::pin(self.read_status(family, provider_id))
+    }
+
+    fn submit<'a>(&'a self, purchase: &'a Purchase) -> BoxFuture<'a, Submitted> {
+        Box::pin(self.send_purchase(purchase))
+    }
+}
 
 /// Asks the provider.
 #[derive(Clone, Debug)]
@@ -53,10 +71,8 @@ impl ProviderClient {
         Ok(Self { http: http_client(timeout)?, purchases, timeout, base_url, api_key })
     }
 
-    /// Reads the status of one generation: `GET /v1/{family}/generations/{id}` (provider.md section 3).
-    ///
-    /// Never fails: an answer that tells nothing is an answer too.
-    pub async fn status(&self, family: &Family, provider_id: &ProviderId) -> Told {
+    /// `GET /v1/{family}/generations/{id}` (provider.md section 3)
+    async fn read_status(&self, family: &Family, provider_id: &ProviderId) -> Told {
         let url = format!("{}/v1/{}/generations/{provider_id}", self.base_url, family.path);
         let sent = self.http.get(url).bearer_auth(self.api_key.expose()).send().await;
         let response = match sent {
@@ -83,7 +99,7 @@ impl ProviderClient {
 }
 
 /// What a complete answer means. Only the HTTP status of a refusal is dependable (provider.md sections 5 and 6).
-fn understand(status: StatusCode, headers: &HeaderMap, asked: &ProviderId, body: Vec<u8>) -> Told {
+pub(crate) fn understand(status: StatusCode, headers: &HeaderMap, asked: &ProviderId, body: Vec<u8>) -> Told {
     let http_status = Some(status.as_u16());
     let told = |answer, said: &str, body| Told { answer, http_status, said: said.to_owned(), body };
     match status.as_u16() {

@@ -58,8 +58,8 @@ pub enum Submitted {
 }
 
 impl ProviderClient {
-    /// Sends a purchase: `POST /v1/{family}/generate` (provider.md section 2). Never fails, never repeats.
-    pub async fn submit(&self, purchase: &Purchase) -> Submitted {
+    /// `POST /v1/{family}/generate` (provider.md section 2)
+    pub(super) async fn send_purchase(&self, purchase: &Purchase) -> Submitted {
         let url = format!("{}/v1/{}/generate", self.base_url, purchase.family.path);
         let pieces: Vec<Bytes> = purchase.pieces.iter().map(|piece| bytes(&purchase.body, piece)).collect();
         let length: u64 = pieces.iter().map(|piece| u64::try_from(piece.len()).unwrap_or(0)).sum();

@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use plan::{Chances, Fate, Fault, Ping, PingBody, Plan, REASONS};
-pub use world::{Attempt, Purchase};
+pub use world::{Attempt, Purchase, price};
 
 use crate::clock::Clock;
 use crate::domain::money::Usd;

@@ -7,6 +7,23 @@ use super::world::{Purchase, Standing};
 use crate::domain::family::Family;
 use crate::domain::time::Time;
 
+impl Purchase {
+    /// The documented answer to the purchase.
+    pub fn accepted_body(&self) -> Value {
+        accepted(self)
+    }
+
+    /// The documented answer to a status read at `now`.
+    pub fn status_body(&self, now: Time) -> Value {
+        status(self, &self.standing(now))
+    }
+
+    /// A webhook as it is sent at `now`.
+    pub fn webhook_body(&self, body: &PingBody, now: Time) -> Vec<u8> {
+        webhook(self, body, now)
+    }
+}
+
 /// The answer to a purchase.
 pub(super) fn accepted(purchase: &Purchase) -> Value {
     let family = purchase.family;

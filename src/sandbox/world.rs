@@ -173,7 +173,7 @@ impl World {
 
 /// What the sandbox charges: the documented sample price for 5 seconds in standard, more for longer, twice for pro. The
 /// provider publishes no tariff (provider.md 9.3); only that it is a decimal string is real.
-pub(super) fn price(family: &Family, model: &str, seconds: Option<u32>) -> Usd {
+pub fn price(family: &Family, model: &str, seconds: Option<u32>) -> Usd {
     let five_seconds: i64 = match family.path {
         "kling/o3-video" => 150_000,
         "kling/o1-video" => 300_000,

@@ -129,8 +129,25 @@ impl Store {
     /// # Errors
     /// [`StoreError`] when it was not kept.
     pub async fn turn(&self, rules: &Arc<Rules>, limit: u32, now: Time) -> Result<usize, StoreError> {
+        // Mostly there is none, and nothing is written.
+        let any: bool = sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM generations WHERE turn_at <= ?1)")
+            .bind(now.as_ms())
+            .fetch_one(&self.readers)
+            .await?;
+        if !any {
+            return Ok(0);
+        }
         let rules = Arc::clone(rules);
         self.writer.run(move |mut tx| Box::pin(async move { tx.turn(&rules, limit, now).await })).await
+    }
+
+    /// Brings near what a jump of the clock has put far ahead, so that nothing sleeps until then.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it was not kept.
+    pub async fn bring_near(&self, rules: &Arc<Rules>, now: Time) -> Result<(), StoreError> {
+        let rules = Arc::clone(rules);
+        self.writer.run(move |mut tx| Box::pin(async move { tx.bring_near(&rules, now).await })).await
     }
 
     /// The generation of our id.
@@ -244,6 +261,22 @@ impl Tx<'_> {
             self.note(stored.row, now, author, "named the provider's generation").await?;
         }
         Ok(Amended::Done(decision.generation))
+    }
+
+    async fn bring_near(&mut self, rules: &Rules, now: Time) -> Result<(), StoreError> {
+        sqlx::query(
+            "UPDATE generations SET check_at = ?1
+             WHERE check_at > ?1 AND check_at > ?2 + coalesce(expected_by - coalesce(submitted_at, created_at), 0)",
+        )
+        .bind((now + rules.longest_pause()).as_ms())
+        .bind((now + rules.first_look_after()).as_ms())
+        .execute(&mut *self.connection)
+        .await?;
+        sqlx::query("UPDATE generations SET turn_at = ?1 WHERE turn_at > ?1")
+            .bind((now + rules.give_up_after).as_ms())
+            .execute(&mut *self.connection)
+            .await?;
+        Ok(())
     }
 
     async fn turn(&mut self, rules: &Rules, limit: u32, now: Time) -> Result<usize, StoreError> {

@@ -4,6 +4,7 @@
 //! database over a file it cannot read, and never opens the file but through SQLite (closing any other descriptor of it
 //! would drop SQLite's locks).
 
+mod audit;
 mod checks;
 mod credits;
 mod deliveries;
@@ -13,6 +14,7 @@ mod experience;
 mod generations;
 mod idempotency;
 mod lock;
+mod memory;
 mod outbox;
 mod pages;
 mod record;
@@ -34,12 +36,14 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePo
 use sqlx::{ConnectOptions, Connection};
 use tokio::sync::broadcast;
 
+pub use audit::Audit;
 pub use checks::{CheckRecord, Reading};
 pub use deliveries::{Arrival, Delivery, DeliveryFilter, Received, Recorded, Replay};
 pub use events::{Dispatch, EventFilter, Told};
 pub use generations::{Amended, Created, Creation, Refund, Render};
 pub use idempotency::{Idempotency, Repeated};
 pub use lock::{Lock, LockError};
+pub use memory::Memory;
 pub use outbox::{Batch, Handed, Wants};
 pub use pages::{Filter, Order, Page, Paging};
 pub use reports::{Backlog, UnknownCode};

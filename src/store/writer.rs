@@ -200,6 +200,19 @@ impl Writer {
             Some(experience) => experience,
             None => super::experience::load(&mut transaction).await?,
         };
+        if let [command] = group {
+            // Alone it needs no savepoint: what it did wrong is rolled back with the transaction.
+            match command.run(Tx { connection: &mut transaction, changed, experience: &mut experience }).await {
+                Ok(()) => transaction.commit().await?,
+                Err(error @ (StoreError::Broken(_) | StoreError::Unavailable(_))) => return Err(error),
+                Err(StoreError::Impossible(_) | StoreError::Failed(_)) => {
+                    changed.clear();
+                    return Ok(transaction.rollback().await?);
+                }
+            }
+            self.experience = Some(experience);
+            return Ok(());
+        }
         for command in group {
             let before = changed.len();
             let mut savepoint = transaction.begin().await?;

@@ -4,6 +4,7 @@ use super::{Answer, Attention, Draft, Learned, Outcome, State};
 use crate::domain::notice::Word;
 use crate::domain::outcome::{Source, Verification};
 use crate::domain::schedule::{NOT_FOUND_BELIEVED, Rules};
+use crate::planted;
 
 impl Draft<'_> {
     pub(super) fn answer(&mut self, answer: &Answer) {
@@ -43,6 +44,9 @@ impl Draft<'_> {
     }
 
     fn still_running(&mut self, phase: State) {
+        if planted::is(planted::Fault::Reopened) {
+            self.next.state = phase.clone();
+        }
         self.advance(phase);
         if matches!(self.next.attention, Some(Attention::NoResult | Attention::NotFound)) {
             self.next.attention = None;
@@ -76,10 +80,14 @@ impl Draft<'_> {
 
     /// Three of these, the pause apart, are believed. Never a failure: the provider has only lost its memory.
     fn not_found(&mut self) {
+        if planted::is(planted::Fault::NotFoundIsFailed) {
+            return self.answered(&Outcome::Failed(crate::domain::outcome::Failure::default()));
+        }
         let pause = self.rules.not_found_recheck;
         let watch = &mut self.next.watch;
         watch.error_streak = 0;
-        if watch.not_found_at.is_none_or(|at| self.now.since(at) >= pause) {
+        // One of the future was written before the clock jumped back; how long ago that was nobody knows.
+        if watch.not_found_at.is_none_or(|at| at > self.now || self.now.since(at) >= pause) {
             watch.not_found_streak += 1;
             watch.not_found_at = Some(self.now);
         }

@@ -20,10 +20,11 @@ use super::generation::{Attention, Details, Generation, State, Watch};
 use super::id::ProviderId;
 use super::money::Usd;
 use super::notice::Notice;
-use super::outcome::{Failure, Learned, Outcome};
+use super::outcome::{Failure, Learned, Outcome, Source, Verification};
 use super::schedule::Rules;
 use super::time::Time;
 use super::words::words;
+use crate::planted;
 
 /// Something that became known.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -155,6 +156,11 @@ impl Rules {
     }
 }
 
+/// So many answers "still running" since it counts as stuck, and it may be given up.
+const GIVE_UP_ANSWERS: u32 = 3;
+/// The same for reads that brought nothing, and where it calls for a person for another reason.
+const GIVE_UP_READS: u32 = 12;
+
 /// A decision in the making.
 struct Draft<'a> {
     rules: &'a Rules,
@@ -225,6 +231,10 @@ impl<'a> Draft<'a> {
         }
         self.next.attention = Some(attention);
         self.events.push(EventKind::Attention);
+        if attention == Attention::Stuck {
+            // Counted anew: see `may_give_up`.
+            self.next.watch.running_streak = 0;
+        }
     }
 
     /// The provider is asked at once, if there is an id to ask about.
@@ -234,12 +244,12 @@ impl<'a> Draft<'a> {
         }
     }
 
-    /// The provider has it: from now on it runs, unless it is final.
+    /// The provider has it: from now on it runs, unless it is final. One that was given up for want of an id can be asked about.
     fn bind(&mut self, provider_id: &ProviderId) {
         self.next.provider_id = Some(provider_id.clone());
-        if matches!(self.next.state, State::Prepared | State::Submitting | State::Unconfirmed) {
+        if matches!(self.next.state, State::Prepared | State::Submitting | State::Unconfirmed | State::Lost { .. }) {
             self.next.state = State::Pending;
-            if self.next.attention == Some(Attention::Unconfirmed) {
+            if matches!(self.next.attention, Some(Attention::Unconfirmed | Attention::Lost)) {
                 self.next.attention = None;
             }
         }
@@ -253,6 +263,10 @@ impl<'a> Draft<'a> {
     }
 
     fn time_passed(&mut self) {
+        if planted::is(planted::Fault::FailedByTime) && self.next.attention == Some(Attention::Stuck) {
+            let (source, verification) = (Source::Check, Verification::Status);
+            self.settle(Outcome::Failed(Failure::default()), Learned { source, verification, recovered: false });
+        }
         if self.next.state == State::Submitting && self.now >= Rules::answer_lost_at(&self.next) {
             self.submission(&Submission::Unclear);
         }
@@ -267,9 +281,16 @@ impl<'a> Draft<'a> {
         }
     }
 
-    /// Time alone decides nothing: what could be asked about and never was is not given up (a backlog can be a day long).
+    /// Time alone decides nothing, and a clock may jump: what can be asked about is given up only after the provider was asked
+    /// often enough since it counts as stuck. (A backlog can be a day long, too.)
     fn may_give_up(&self) -> bool {
-        self.next.provider_id.is_none() || self.next.watch.checks > 0
+        let watch = &self.next.watch;
+        let asked = if self.next.attention == Some(Attention::Stuck) {
+            watch.running_streak.max(watch.not_found_streak) >= GIVE_UP_ANSWERS || watch.error_streak >= GIVE_UP_READS
+        } else {
+            watch.checks >= GIVE_UP_READS
+        };
+        self.next.provider_id.is_none() || asked || planted::is(planted::Fault::LostUnasked)
     }
 
     fn refund_confirmed(&mut self) {
@@ -308,8 +329,18 @@ impl<'a> Draft<'a> {
                 }
             }
         }
-        self.next.watch.turn_at = rules.next_turn(&self.next, now);
+        // Times of before a jump of the clock lie far ahead: nothing sleeps until then.
+        let expected = self.next.expected_by.map(|by| by.since(self.next.began_at())).unwrap_or_default();
+        let longest = rules.longest_pause().max(expected + rules.first_look_after());
+        self.next.watch.check_at = self.next.watch.check_at.map(|at| at.min(now + longest));
+        if planted::is(planted::Fault::SleepsForEver) && self.next.watch.running_streak > 0 {
+            self.next.watch.check_at = Some(now + Duration::from_hours(720));
+        }
+        self.next.watch.turn_at = rules.next_turn(&self.next, now).map(|at| at.min(now + rules.give_up_after));
         self.next.events += u32::try_from(self.events.len()).unwrap_or(0);
+        if planted::is(planted::Fault::SequenceGap) && self.events.contains(&EventKind::Attention) {
+            self.next.events += 1;
+        }
         Decision {
             generation: self.next,
             disposition: self.disposition,

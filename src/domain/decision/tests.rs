@@ -145,12 +145,13 @@ fn what_was_never_asked_about_is_not_given_up() {
     let waiting = rules.decide(&pending, &Fact::TimePassed, &Experience::default(), late).generation;
     assert_eq!((waiting.state.status(), waiting.attention), (Status::Pending, Some(Attention::Stuck)));
     assert!(waiting.watch.turn_at.is_some_and(|turn| turn > late));
+    // Nor after one read: a clock that jumped ahead by years would make it look a day old. After three it is.
     let mut asked = waiting;
-    asked.watch.checks = 1;
-    assert_eq!(
-        rules.decide(&asked, &Fact::TimePassed, &Experience::default(), late).generation.state.status(),
-        Status::Lost
-    );
+    for answers in 0..=GIVE_UP_ANSWERS {
+        let status = rules.decide(&asked, &Fact::TimePassed, &Experience::default(), late).generation.state.status();
+        assert_eq!(status == Status::Lost, answers == GIVE_UP_ANSWERS, "{answers}");
+        asked = rules.decide(&asked, &answer(Word::Processing), &Experience::default(), late).generation;
+    }
 }
 
 #[test]

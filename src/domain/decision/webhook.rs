@@ -4,6 +4,7 @@ use super::{Attention, Disposition, Draft, EventKind, Learned, Notice, Outcome, 
 use crate::domain::notice::Word;
 use crate::domain::outcome::{Source, Verification};
 use crate::domain::schedule::Confirm;
+use crate::planted;
 
 impl Draft<'_> {
     pub(super) fn webhook(&mut self, reference: Reference, notice: &Notice) {
@@ -16,6 +17,9 @@ impl Draft<'_> {
         self.disposition = Some(match &notice.word {
             Word::Pending => self.running(State::Pending),
             Word::Processing => self.running(State::Processing),
+            Word::Unknown(_) if planted::is(planted::Fault::UnknownIsFailed) => {
+                self.told(reference, &Outcome::Failed(crate::domain::outcome::Failure::default()))
+            }
             Word::Unknown(_) => Disposition::UnknownStatus,
             Word::CompletedWithoutResult => self.completed_without_result(),
             Word::Outcome(outcome) => self.told(reference, outcome),
@@ -90,6 +94,9 @@ impl Draft<'_> {
         let filled = self.fill_reason(outcome);
         let first = self.next.webhook_at.is_none();
         self.next.webhook_at.get_or_insert(self.now);
+        if planted::is(planted::Fault::EventForDuplicate) && !first {
+            self.events.push(EventKind::Updated);
+        }
         if filled || first { Disposition::Accepted } else { Disposition::Duplicate }
     }
 
@@ -104,11 +111,14 @@ impl Draft<'_> {
             return Disposition::Duplicate;
         }
         self.next.webhook_at.get_or_insert(self.now);
-        let confirm = match self.rules.confirm {
-            Confirm::Never => false,
-            Confirm::Untrusted => reference == Reference::Standing,
-            Confirm::Always => true,
-        };
+        // It was said to be completed before, only without a result: that is asked about, not believed.
+        let turned = self.next.attention == Some(Attention::NoResult) && matches!(outcome, Outcome::Failed(_));
+        let confirm = turned
+            || match self.rules.confirm {
+                Confirm::Never => false,
+                Confirm::Untrusted => reference == Reference::Standing,
+                Confirm::Always => true,
+            };
         if confirm {
             self.next.claim = Some(outcome.clone());
             self.check_now();
@@ -121,6 +131,11 @@ impl Draft<'_> {
 
     /// Two things are said that cannot both be true: the provider's status answer will settle it.
     fn contradiction(&mut self, told: Option<&Outcome>) -> Disposition {
+        if let (true, Some(told)) = (planted::is(planted::Fault::Overwritten), told) {
+            let (source, verification) = (Source::Webhook, Verification::Token);
+            self.settle(told.clone(), Learned { source, verification, recovered: false });
+            return Disposition::Accepted;
+        }
         if let Some(told) = told {
             self.next.claim = Some(told.clone());
         }

@@ -1,0 +1,97 @@
+//! Wrong behaviours that the simulator must catch: they prove its checks. They exist in test builds only; anywhere else
+//! [`is`] is always false and costs nothing.
+
+#[cfg(test)]
+use std::cell::Cell;
+
+/// A wrong behaviour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// The same webhook again is told again.
+    EventForDuplicate,
+    /// An outcome that a check finds is told to nobody.
+    SilentCheck,
+    /// The numbers of events have gaps.
+    SequenceGap,
+    /// A status answer "processing" reopens what is settled.
+    Reopened,
+    /// A contradicting webhook overwrites the outcome by itself.
+    Overwritten,
+    /// Past the hard limit time alone makes it failed.
+    FailedByTime,
+    /// It is given up though nobody ever asked.
+    LostUnasked,
+    /// An id that the provider does not know counts as failed.
+    NotFoundIsFailed,
+    /// A status word nobody knows counts as failed.
+    UnknownIsFailed,
+    /// After "still running" nobody looks for a month.
+    SleepsForEver,
+    /// A webhook is acknowledged and not kept.
+    AcknowledgedUnkept,
+    /// Every token is taken for authentic.
+    ForgedAccepted,
+    /// After a lost answer the purchase is sent again.
+    BoughtTwice,
+    /// The purchase is sent before the intent is kept.
+    IntentAfterwards,
+    /// The idempotency key is not looked at.
+    KeyIgnored,
+    /// After a restart the budget has forgotten what was read.
+    BudgetForgotten,
+    /// The budget counts whole minutes, not a sliding one.
+    FixedWindow,
+    /// A 429 is not heeded.
+    RestIgnored,
+    /// The same is asked twice at the same time.
+    AskedTwice,
+}
+
+#[cfg(test)]
+impl Fault {
+    /// All of them, each with a seed whose history shows it.
+    pub(crate) const ALL: [(Self, u64); 19] = [
+        (Self::EventForDuplicate, 0),
+        (Self::SilentCheck, 0),
+        (Self::SequenceGap, 0),
+        (Self::Reopened, 0),
+        (Self::Overwritten, 0),
+        (Self::FailedByTime, 0),
+        (Self::LostUnasked, 0),
+        (Self::NotFoundIsFailed, 0),
+        (Self::UnknownIsFailed, 0),
+        (Self::SleepsForEver, 0),
+        (Self::AcknowledgedUnkept, 0),
+        (Self::ForgedAccepted, 0),
+        (Self::BoughtTwice, 0),
+        (Self::IntentAfterwards, 0),
+        (Self::KeyIgnored, 0),
+        (Self::BudgetForgotten, 0),
+        (Self::FixedWindow, 0),
+        (Self::RestIgnored, 0),
+        (Self::AskedTwice, 0),
+    ];
+}
+
+#[cfg(test)]
+thread_local! {
+    static PLANTED: Cell<Option<Fault>> = const { Cell::new(None) };
+}
+
+/// From now on this thread behaves wrongly in this way; `None` for well.
+#[cfg(test)]
+pub(crate) fn plant(fault: Option<Fault>) {
+    PLANTED.set(fault);
+}
+
+/// Whether this wrong behaviour is planted.
+#[cfg(test)]
+pub(crate) fn is(fault: Fault) -> bool {
+    PLANTED.get() == Some(fault)
+}
+
+/// Whether this wrong behaviour is planted: never.
+#[cfg(not(test))]
+pub(crate) const fn is(_: Fault) -> bool {
+    false
+}

@@ -1,0 +1,66 @@
+//! A database in memory, for the simulator: the same schema, statements and writer, no disk. It outlives the [`Store`]s opened on
+//! it, as a file outlives a process.
+
+use std::str::FromStr;
+
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions};
+use sqlx::{ConnectOptions, Executor, SqliteConnection};
+use tokio::sync::broadcast;
+
+use super::waiters::Waiters;
+use super::writer::{self, Listeners, Writer};
+use super::{CHANGES_KEPT, Store, StoreError};
+
+/// A database in memory.
+#[derive(Debug)]
+pub struct Memory {
+    options: SqliteConnectOptions,
+    /// While one connection is open the database stays.
+    anchor: SqliteConnection,
+}
+
+impl Memory {
+    /// A fresh one.
+    ///
+    /// # Errors
+    /// [`StoreError`] when SQLite cannot do it.
+    pub async fn new() -> Result<Self, StoreError> {
+        let options = SqliteConnectOptions::from_str("sqlite::memory:")?
+            .journal_mode(SqliteJournalMode::Memory)
+            .foreign_keys(true)
+            .statement_cache_capacity(256)
+            .disable_statement_logging();
+        let mut anchor = options.connect().await?;
+        let migrated = sqlx::migrate!().run(&mut anchor).await;
+        migrated.map_err(|error| StoreError::Failed(error.to_string()))?;
+        Ok(Self { options, anchor })
+    }
+
+    /// Opens it, as a process that starts does.
+    pub fn open(&self) -> (Store, Writer) {
+        let readers =
+            SqlitePoolOptions::new().max_connections(1).idle_timeout(None).connect_lazy_with(self.options.clone());
+        let (changes, waiters) = (broadcast::Sender::new(CHANGES_KEPT), Waiters::default());
+        let listeners = Listeners { changes: changes.clone(), waiters: waiters.clone() };
+        let (queue, writer) = writer::new(None, self.options.clone(), listeners);
+        (Store { readers, writer: queue, changes, waiters, _lock: None }, writer)
+    }
+
+    /// Empties every table, for the next history.
+    ///
+    /// # Errors
+    /// [`StoreError`] when SQLite cannot do it.
+    pub async fn clear(&mut self) -> Result<(), StoreError> {
+        let tables: Vec<String> = sqlx::query_scalar(
+            "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%' AND name NOT LIKE '_sqlx_%'",
+        )
+        .fetch_all(&mut self.anchor)
+        .await?;
+        self.anchor.execute("PRAGMA foreign_keys = OFF").await?;
+        for table in tables {
+            self.anchor.execute(sqlx::AssertSqlSafe(format!("DELETE FROM {table}"))).await?;
+        }
+        self.anchor.execute("PRAGMA foreign_keys = ON").await?;
+        Ok(())
+    }
+}
