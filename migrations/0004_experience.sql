@@ -25,3 +25,7 @@ CREATE TABLE trusts (
     -- how long after the read the late ones came, as in paces.times
     lags   BLOB    NOT NULL CHECK (length(lags) % 4 = 0)
 ) STRICT, WITHOUT ROWID;
+
+-- A generation is given up only after the provider was asked often enough since it counts as stuck: a clock that jumps ahead must not
+-- decide. One for a read that brought nothing, four for the provider's word.
+ALTER TABLE generations ADD COLUMN late_answers INTEGER NOT NULL DEFAULT 0 CHECK (late_answers >= 0);

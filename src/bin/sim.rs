@@ -5,9 +5,10 @@
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
-use recoup::sim::{self, History, Settings, SimError};
+use recoup::sim::{self, History, Scenario, Settings, SimError};
 use recoup::store::Memory;
 
 /// Runs recoup's real decisions, schedule, budget and SQL in a simulated world under virtual time.
@@ -29,6 +30,15 @@ enum Command {
         #[arg(long, default_value_t = 0)]
         from: u64,
     },
+    /// Measures the worlds of docs/PERFORMANCE.md and prints its table.
+    Table {
+        /// Of their chances.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// Leaves out the world that takes minutes to run.
+        #[arg(long)]
+        quick: bool,
+    },
     /// Runs one history and prints its hash.
     Replay {
         /// Its seed.
@@ -40,7 +50,69 @@ fn main() -> ExitCode {
     match Arguments::parse().command {
         Command::Seeds { count, from } => seeds(from, count),
         Command::Replay { seed } => replay(seed),
+        Command::Table { seed, quick } => match on_this_thread(async |memory| table(memory, seed, quick).await) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                println!("{error}");
+                ExitCode::FAILURE
+            }
+        },
     }
+}
+
+/// The worlds of docs/PERFORMANCE.md, part one.
+async fn table(memory: &mut Memory, seed: u64, quick: bool) -> Result<(), SimError> {
+    println!("| world | measured | goal |\n|---|---|---|");
+    let row = |world: &str, measured: String, goal: &str| println!("| {world} | {measured} | {goal} |");
+    for (slow_one_in, pace) in [(0, "as documented"), (30, "one in thirty takes up to twice as long")] {
+        let usual = Scenario { seed, at_once: 0, later: 12_000, later_per_minute: 60, loss: 2, slow_one_in };
+        let measured = sim::measure(memory, usual).await?;
+        let world = format!(
+            "{pace}, {} open at most, {} bought, {} webhooks lost",
+            measured.open_max, measured.generations, measured.lost
+        );
+        let reads = format!(
+            "{:.3} (a client that polls as documented: {:.1})",
+            measured.reads_each(),
+            measured.documented_reads_each()
+        );
+        row(&format!("{world}: reads for each generation"), reads, "at most 0.10 (about 25)");
+        let found = format!("{:.1} %", 100.0 * measured.found_within(Duration::from_secs(90)));
+        row("the same: lost ones found within 90 s of the end of their expected time", found, "95 %");
+        row("the same: without an outcome in the end", measured.unsettled.to_string(), "0");
+    }
+
+    let all_at_once = Scenario { seed, at_once: 5_000, later: 0, later_per_minute: 1, loss: 100, slow_one_in: 30 };
+    let measured = sim::measure(memory, all_at_once).await?;
+    let least = sim::unavoidable(all_at_once.at_once, 0);
+    let longest = measured.found_after.last().copied().unwrap_or_default();
+    row(
+        &format!("all webhooks lost, {} open at once: longest wait", measured.open_max),
+        against(longest, least),
+        "at most 1.5 times",
+    );
+    row("the same: without an outcome in the end", measured.unsettled.to_string(), "0");
+    if quick {
+        return Ok(());
+    }
+    let backlog = Scenario { seed, at_once: 100_000, later: 28_000, later_per_minute: 10, loss: 100, slow_one_in: 30 };
+    let measured = sim::measure(memory, backlog).await?;
+    let least = sim::unavoidable(backlog.at_once, backlog.later_per_minute);
+    let fresh = sim::at_most(&measured.first_looks, 99).as_secs();
+    row(
+        "100,000 overdue and 10 fresh a minute: first look at a fresh one, 99th percentile",
+        format!("{fresh} s"),
+        "at most 120 s",
+    );
+    row("the same: until the backlog is gone", against(measured.backlog, least), "at most 1.1 times");
+    row("the same: without an outcome in the end", measured.unsettled.to_string(), "0");
+    Ok(())
+}
+
+fn against(measured: Duration, least: Duration) -> String {
+    let minutes = |span: Duration| span.as_secs() / 60;
+    let times = measured.as_secs_f64() / least.as_secs_f64();
+    format!("{} min, {times:.2} times the unavoidable {} min", minutes(measured), minutes(least))
 }
 
 fn replay(seed: u64) -> ExitCode {
@@ -97,7 +169,7 @@ fn seeds(from: u64, count: u64) -> ExitCode {
 
 async fn once(memory: &mut Memory, seed: u64) -> Result<History, SimError> {
     let history = sim::run(memory, seed, Settings::default()).await?;
-    if seed % 50 == 0 && sim::run(memory, seed, Settings::default()).await? != history {
+    if seed.is_multiple_of(50) && sim::run(memory, seed, Settings::default()).await? != history {
         return Err(SimError::Unsteady(seed));
     }
     Ok(history)

@@ -232,6 +232,8 @@ pub struct Watch {
     pub not_found_at: Option<Time>,
     /// Answers in a row that told nothing.
     pub error_streak: u32,
+    /// What was heard since it counts as stuck: one for an answer that told nothing, four for the provider's word.
+    pub late_answers: u32,
 }
 
 /// One paid job at the provider.

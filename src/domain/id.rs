@@ -110,10 +110,10 @@ pub fn seed(seed: u64) {
 
 /// A UUIDv7 of the given time. Within a process ids keep their order even when the clock stands still or runs backwards.
 fn fresh_uuid(now: Time) -> Uuid {
+    static CONTEXT: std::sync::Mutex<uuid::ContextV7> = std::sync::Mutex::new(uuid::ContextV7::new());
     if let Some(uuid) = SEEDED.with_borrow_mut(|seeded| seeded.as_mut().map(|chance| chance.uuid(now))) {
         return uuid;
     }
-    static CONTEXT: std::sync::Mutex<uuid::ContextV7> = std::sync::Mutex::new(uuid::ContextV7::new());
     let ms = u64::try_from(now.as_ms()).unwrap_or(0);
     let nanos = u32::try_from(ms % 1_000).unwrap_or(0) * 1_000_000;
     Uuid::new_v7(uuid::Timestamp::from_unix(&CONTEXT, ms / 1_000, nanos))

@@ -1,7 +1,7 @@
 //! What to ask about first when more is due than the budget allows, and when all of it will have been asked about.
 //!
 //! Two lanes (contract section 9): what fell due lately comes first, and every fourth read goes to the one that waits longest, so
-//! nothing starves. Within a lane the price decides: the chance that the outcome is there, times the money that is at stake.
+//! nothing starves. Among equals the price decides: the chance that the outcome is there, times the money that is at stake.
 
 use std::cmp::Reverse;
 use std::time::Duration;
@@ -29,8 +29,10 @@ pub struct Due {
     pub price: Option<Usd>,
 }
 
-/// Due for longer than this is backlog (reliability.md C3).
-const FRESH: Duration = Duration::from_mins(10);
+/// Due for longer than this is backlog: what falls due is looked at within so long (reliability.md G9).
+const FRESH: Duration = Duration::from_mins(2);
+/// Of what fell due within so long of each other the price decides.
+const EQUALLY_FRESH: Duration = Duration::from_secs(30);
 /// Turns of the lanes: one for doubts, one for the silent, one for either, one for the oldest.
 const TURNS: u64 = 4;
 /// What a generation of unknown price counts as: five seconds in standard (provider.md section 2), in micro-dollars.
@@ -50,10 +52,12 @@ impl Lanes {
     pub fn pick(&mut self, fresh: &[Due], backlog: &[Due], now: Time) -> Option<GenerationId> {
         let lately = || fresh.iter().filter(|due| now.since(due.check_at) < FRESH);
         let dearest = |due: &&Due| order(due, now);
-        let freshest = || lately().min_by_key(dearest);
+        // What fell due within the same half minute counts as equally fresh.
+        let fresher = |due: &&Due| (now.since(due.check_at).as_secs() / EQUALLY_FRESH.as_secs(), order(due, now));
+        let freshest = || lately().min_by_key(fresher);
         let picked = match self.given % TURNS {
-            0 => lately().filter(|due| due.doubted).min_by_key(dearest).or_else(freshest),
-            1 => lately().filter(|due| !due.doubted).min_by_key(dearest).or_else(freshest),
+            0 => lately().filter(|due| due.doubted).min_by_key(fresher).or_else(freshest),
+            1 => lately().filter(|due| !due.doubted).min_by_key(fresher).or_else(freshest),
             2 => freshest(),
             _ => backlog.iter().min_by_key(|due| (due.check_at, order(due, now))),
         };

@@ -1,15 +1,19 @@
 //! How long the generations of one kind take lately: a window of the last times to outcome and its quantiles.
 //!
-//! A window forgets by itself, so a provider that changes its pace is followed in either direction; a quantile of it shrugs
-//! at the odd outlier.
+//! A quantile of a long window shrugs at outliers; when the latest of it tell another pace than the rest, only they count, so a
+//! provider that changes its pace is followed in either direction.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::family::Expected;
 
-/// Times kept. At a generation a minute a change of pace is learned within the hour.
-const WINDOW: usize = 60;
+/// Times kept.
+const WINDOW: usize = 200;
+/// The latest of them. At a generation a minute a change of pace is learned within the hour.
+const LATEST: usize = 60;
+/// The middle of the latest differs from the middle of the rest by more than one part in so many: the pace has changed.
+const CHANGED: u32 = 7;
 /// So many outcomes of a kind must be known before they count for anything (contract section 9).
 const KNOWN_MIN: usize = 50;
 /// The quantile that replaces the table's upper value, in percent.
@@ -48,7 +52,17 @@ impl Pace {
 
     /// So many percent took no longer; `None` before anything is known.
     pub fn quantile(&self, percent: usize) -> Option<Duration> {
-        quantile(&self.times_ms, percent)
+        quantile(self.present(), percent)
+    }
+
+    /// The times that tell the present pace.
+    fn present(&self) -> impl Iterator<Item = u32> {
+        let rest = self.times_ms.len().saturating_sub(LATEST);
+        let middle = |times: &mut dyn Iterator<Item = u32>| quantile(times, 50).unwrap_or_default();
+        let before = middle(&mut self.times_ms().take(rest));
+        let latest = middle(&mut self.times_ms().skip(rest));
+        let changed = rest > 0 && before.abs_diff(latest) > before / CHANGED;
+        self.times_ms().skip(if changed { rest } else { 0 })
     }
 
     /// The learned upper time, once enough is known: the 95th percentile, within half and double of the table's.
@@ -66,9 +80,9 @@ pub(super) fn push(window: &mut VecDeque<u32>, span: Duration, longest: usize) {
     }
 }
 
-/// The nearest-rank quantile of a window.
-pub(super) fn quantile(window: &VecDeque<u32>, percent: usize) -> Option<Duration> {
-    let mut sorted: Vec<u32> = window.iter().copied().collect();
+/// The nearest-rank quantile of some times in milliseconds.
+pub(super) fn quantile(times_ms: impl Iterator<Item = u32>, percent: usize) -> Option<Duration> {
+    let mut sorted: Vec<u32> = times_ms.collect();
     sorted.sort_unstable();
     let rank = (sorted.len() * percent).div_ceil(100).max(1);
     sorted.get(rank - 1).map(|ms| Duration::from_millis(u64::from(*ms)))
@@ -98,13 +112,14 @@ mod tests {
 
     #[test]
     fn outliers_are_shrugged_at_and_nonsense_is_held_within_half_and_double() {
-        let mut pace = Pace::stored(60, [150_000; 57]);
-        for _ in 0..3 {
-            pace.learn(seconds(86_400));
+        let mut pace = Pace::stored(190, [150_000; 190]);
+        // Ten of two hundred.
+        for n in 0..10 {
+            pace.learn(seconds(if n == 3 { 1 } else { 86_400 }));
         }
         assert_eq!(pace.learned(TABLE), Some(seconds(150)));
-        assert_eq!(Pace::stored(64, [1; 60]).learned(TABLE), Some(seconds(90)));
-        assert_eq!(Pace::stored(64, [u32::MAX; 60]).learned(TABLE), Some(seconds(360)));
+        assert_eq!(Pace::stored(64, [1; 200]).learned(TABLE), Some(seconds(90)));
+        assert_eq!(Pace::stored(64, [u32::MAX; 200]).learned(TABLE), Some(seconds(360)));
     }
 
     #[test]

@@ -57,7 +57,7 @@ impl Trust {
 
     /// So many percent of the late ones came no later after the read; `None` when none was late.
     pub fn lag(&self, percent: usize) -> Option<Duration> {
-        pace::quantile(&self.lags_ms, percent)
+        pace::quantile(self.lags_ms(), percent)
     }
 
     /// An outcome is known; `told`: a webhook had come by then.

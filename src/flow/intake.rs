@@ -89,7 +89,7 @@ impl Intake {
 
     async fn take_in(&self, arrival: Arrival) -> Result<Recorded, StoreError> {
         let family = arrival.family.path;
-        if planted::is(planted::Fault::AcknowledgedUnkept) && arrival.body.len() % 8 == 0 {
+        if planted::is(planted::Fault::AcknowledgedUnkept) && arrival.body.len().is_multiple_of(8) {
             return Ok(Recorded { delivery: None, generation: None, disposition: Disposition::Accepted });
         }
         let recorded = self.store.record_webhook(&self.rules, arrival, self.clock.now()).await?;

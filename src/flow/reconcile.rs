@@ -206,16 +206,16 @@ impl Reconciler {
         &self.budget
     }
 
-    /// Tells every generation whose time has come that time has passed.
+    /// Tells generations whose time has come that time has passed, so many at once that reads need not wait for the rest. Tells
+    /// whether there are more.
     ///
     /// # Errors
     /// [`StoreError`] when that was not kept; it is told again next time.
-    pub async fn turn(&self) -> Result<(), StoreError> {
+    pub async fn turn(&self) -> Result<bool, StoreError> {
         if self.clock_has_jumped().await {
             self.store.bring_near(&self.rules, self.clock.now()).await?;
         }
-        while self.store.turn(&self.rules, TURNS, self.clock.now()).await? == usize::try_from(TURNS).unwrap_or(0) {}
-        Ok(())
+        Ok(self.store.turn(&self.rules, TURNS, self.clock.now()).await? == usize::try_from(TURNS).unwrap_or(0))
     }
 
     /// Whether calendar and monotonic time have parted since the last look; at the start nobody knows.

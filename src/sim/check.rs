@@ -98,7 +98,9 @@ impl Checker {
         let truth = &sold.purchase.plan.fate;
         let status = own.state.status();
         let right = match truth {
-            Fate::Completed | Fate::CompletedWithoutUrl { .. } => status == Status::Completed,
+            Fate::Completed => status == Status::Completed,
+            // A result that is not shown when it is asked for may be given up.
+            Fate::CompletedWithoutUrl { .. } => matches!(status, Status::Completed | Status::Lost),
             Fate::Failed { .. } => status == Status::Failed,
             // Nobody can know; it must not be taken for over without a word.
             Fate::NeverEnds => status == Status::Lost || (jumped && own.next_look_at().is_some()),

@@ -4,8 +4,11 @@
 //! the provider's ledger. Never part of a running service.
 
 mod check;
+mod client;
 mod clock;
 mod history;
+mod machine;
+mod scenario;
 mod service;
 mod world;
 
@@ -13,6 +16,7 @@ mod world;
 mod tests;
 
 pub use history::{History, Settings, run};
+pub use scenario::{Measured, Scenario, at_most, measure, unavoidable};
 
 use crate::store::StoreError;
 

@@ -47,8 +47,8 @@ impl Service {
         let (store, writer) = memory.open();
         let mut writers = JoinSet::new();
         writers.spawn(writer.run());
-        let clock: Arc<dyn Clock> = Arc::clone(clock) as _;
-        let provider: Arc<dyn Provider> = Arc::clone(world) as _;
+        let clock: Arc<dyn Clock> = clock.clone();
+        let provider: Arc<dyn Provider> = world.clone();
         let rules = Arc::clone(rules);
         let keys = CallbackKeys::new(["a secret of the simulator"]);
         // As App::start does.

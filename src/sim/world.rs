@@ -79,6 +79,8 @@ pub(super) struct Inner {
     pub(super) counter: Counter,
     /// Seconds by which status answers may lag behind webhooks.
     pub(super) lags: [u64; 4],
+    /// Of so many one takes up to twice as long as documented; 0 for none.
+    pub(super) slow_one_in: u8,
     /// Multiplies all its times, in percent.
     pub(super) pace: u32,
     pub(super) plan: Plan,
@@ -113,6 +115,7 @@ impl World {
             mood: Mood::Well,
             counter: Counter::Sells,
             lags: [0; 4],
+            slow_one_in: 30,
             pace: 100,
             plan: Plan::default(),
             reads: VecDeque::new(),
@@ -240,11 +243,15 @@ impl World {
         let mut inner = self.inner();
         let expected = request.family.expected(Some(&model), wanted.duration_seconds);
         let spread = (expected.to.saturating_sub(expected.from)).mul_f64(inner.chance.f64());
-        // One in thirty takes longer than documented.
-        let slow = if inner.chance.u8(0..30) == 0 { expected.to.mul_f64(inner.chance.f64()) } else { Duration::ZERO };
+        let one_in = inner.slow_one_in;
+        let slow = if one_in > 0 && inner.chance.u8(0..one_in) == 0 {
+            expected.to.mul_f64(inner.chance.f64())
+        } else {
+            Duration::ZERO
+        };
         let takes = (expected.from + spread + slow) * inner.pace / 100;
-        // After a quarter of an hour the provider fails a generation by itself (provider.md section 3).
-        let takes = takes.min(Duration::from_mins(15));
+        // The provider fails a generation by itself after its limit (provider.md section 3).
+        let takes = takes.min(request.family.hard_limit.unwrap_or(Duration::from_mins(15)));
         let takes = inner.plan.takes_ms.map_or(takes, Duration::from_millis);
         let id = format!("p-{}-{}", inner.sold.len(), inner.chance.u32(..));
         let purchase = Purchase {

@@ -38,6 +38,8 @@ pub struct Sweeper {
     enabled: bool,
     asks: mpsc::Receiver<Ask>,
     reads: JoinSet<()>,
+    /// There are generations left to be told of the time.
+    has_turns: bool,
     status: watch::Sender<Swept>,
 }
 
@@ -51,7 +53,7 @@ impl Sweeper {
         asks: mpsc::Receiver<Ask>,
     ) -> Self {
         let status = watch::Sender::default();
-        Self { reconciler, store, clock, enabled, asks, reads: JoinSet::new(), status }
+        Self { reconciler, store, clock, enabled, asks, reads: JoinSet::new(), has_turns: false, status }
     }
 
     /// What it does, to be watched.
@@ -78,7 +80,7 @@ impl Sweeper {
             let now = self.clock.now();
             let sleep = next.map_or(LOOK_AT_LEAST_EVERY, |next| next.since(now)).min(LOOK_AT_LEAST_EVERY);
             // What is due and under way already is not asked about twice; the end of the read wakes us.
-            let sleep = if self.reads.is_empty() { sleep } else { sleep.max(WHILE_READING) };
+            let sleep = if self.reads.is_empty() || self.has_turns { sleep } else { sleep.max(WHILE_READING) };
             let idle = self.reads.is_empty() && !sleep.is_zero();
             let wake_before = now + sleep;
             self.status.send_replace(Swept { idle_until: idle.then_some(wake_before) });
@@ -102,11 +104,11 @@ impl Sweeper {
         if !self.enabled {
             return Ok(None);
         }
-        self.reconciler.turn().await?;
+        self.has_turns = self.reconciler.turn().await?;
         while let Some(permit) = self.reconciler.next().await? {
             self.read(permit, |_| {});
         }
-        self.reconciler.next_look().await
+        if self.has_turns { Ok(Some(self.clock.now())) } else { self.reconciler.next_look().await }
     }
 
     async fn serve(&mut self, ask: Ask) {

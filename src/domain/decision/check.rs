@@ -1,6 +1,6 @@
 //! What follows from an answer of the provider's status endpoint.
 
-use super::{Answer, Attention, Draft, Learned, Outcome, State};
+use super::{Answer, Attention, Draft, Learned, Outcome, State, WORD_COUNTS};
 use crate::domain::notice::Word;
 use crate::domain::outcome::{Source, Verification};
 use crate::domain::schedule::{NOT_FOUND_BELIEVED, Rules};
@@ -11,6 +11,13 @@ impl Draft<'_> {
         // Without an id nothing was asked; an answer to nothing says nothing.
         if self.next.provider_id.is_none() {
             return;
+        }
+        if self.now >= self.rules.stuck_at(&self.next) {
+            self.next.watch.late_answers += match answer {
+                Answer::Known(_) | Answer::NotFound => WORD_COUNTS,
+                Answer::Nothing => 1,
+                Answer::Paused { .. } => 0,
+            };
         }
         match answer {
             Answer::Known(notice) => {

@@ -156,10 +156,10 @@ impl Rules {
     }
 }
 
-/// So many answers "still running" since it counts as stuck, and it may be given up.
+/// So many times the provider's word was heard since it counts as stuck, and it may be given up.
 const GIVE_UP_ANSWERS: u32 = 3;
-/// The same for reads that brought nothing, and where it calls for a person for another reason.
-const GIVE_UP_READS: u32 = 12;
+/// The provider's word counts as much as so many reads that brought nothing.
+const WORD_COUNTS: u32 = 4;
 
 /// A decision in the making.
 struct Draft<'a> {
@@ -231,10 +231,6 @@ impl<'a> Draft<'a> {
         }
         self.next.attention = Some(attention);
         self.events.push(EventKind::Attention);
-        if attention == Attention::Stuck {
-            // Counted anew: see `may_give_up`.
-            self.next.watch.running_streak = 0;
-        }
     }
 
     /// The provider is asked at once, if there is an id to ask about.
@@ -284,12 +280,7 @@ impl<'a> Draft<'a> {
     /// Time alone decides nothing, and a clock may jump: what can be asked about is given up only after the provider was asked
     /// often enough since it counts as stuck. (A backlog can be a day long, too.)
     fn may_give_up(&self) -> bool {
-        let watch = &self.next.watch;
-        let asked = if self.next.attention == Some(Attention::Stuck) {
-            watch.running_streak.max(watch.not_found_streak) >= GIVE_UP_ANSWERS || watch.error_streak >= GIVE_UP_READS
-        } else {
-            watch.checks >= GIVE_UP_READS
-        };
+        let asked = self.next.watch.late_answers >= GIVE_UP_ANSWERS * WORD_COUNTS;
         self.next.provider_id.is_none() || asked || planted::is(planted::Fault::LostUnasked)
     }
 

@@ -328,6 +328,8 @@ fn allowed(before: &Generation, fact: &Fact, after: &Generation) -> bool {
         // A final state never goes back, except lost; a contradiction is settled by the provider's own answer.
         (Completed, Failed) | (Failed, Completed) | (Rejected, Completed | Failed) => answered,
         (Lost, Completed | Failed) => answered || told,
+        // Given up for want of an id, which has come.
+        (Lost, Pending | Processing) => before.provider_id.is_none() && after.provider_id.is_some(),
         // Only time gives up, and only what was open.
         (Completed | Failed | Rejected | Lost, _) | (Prepared, Lost) => false,
         // Only the provider's word makes an outcome.
@@ -353,7 +355,9 @@ fn holds(rules: &Rules, generation: &Generation, now: Time) -> Result<(), TestCa
     let settled = matches!(status, Status::Completed | Status::Failed | Status::Rejected | Status::Prepared);
     prop_assert!(!(at_risk && settled), "{:?} at risk", status);
     let unpaid = status == Status::Lost && generation.refunded_at.is_none();
-    prop_assert_eq!(unpaid, generation.attention == Some(Attention::Lost));
+    prop_assert!(unpaid || generation.attention != Some(Attention::Lost));
+    // A webhook that contradicts calls for a person, too.
+    prop_assert!(!unpaid || matches!(generation.attention, Some(Attention::Lost | Attention::Conflict)));
     Ok(())
 }
 
