@@ -232,7 +232,7 @@ pub struct Watch {
     pub not_found_at: Option<Time>,
     /// Answers in a row that told nothing.
     pub error_streak: u32,
-    /// What was heard since it counts as stuck: one for an answer that told nothing, four for the provider's word.
+    /// What was heard since it counts as stuck or as overdue to be given up: one for an answer that told nothing, four for the provider's word.
     pub late_answers: u32,
 }
 

@@ -12,7 +12,7 @@ impl Draft<'_> {
         if self.next.provider_id.is_none() {
             return;
         }
-        if self.now >= self.rules.stuck_at(&self.next) {
+        if self.now >= self.rules.stuck_at(&self.next).min(self.rules.lost_at(&self.next)) {
             self.next.watch.late_answers += match answer {
                 Answer::Known(_) | Answer::NotFound => WORD_COUNTS,
                 Answer::Nothing => 1,
