@@ -3,6 +3,7 @@
 //! The only file that may read the system's time. Nothing here decides anything.
 
 use std::fmt::Debug;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use futures_util::future::BoxFuture;
@@ -20,6 +21,25 @@ pub trait Clock: Send + Sync + Debug {
 
     /// Ends once `span` of monotonic time has passed.
     fn sleep(&self, span: Duration) -> BoxFuture<'_, ()>;
+}
+
+/// A calendar that parts from the monotonic clock by so much has jumped.
+const JUMP: Duration = Duration::from_secs(10);
+
+/// Notices when the calendar jumps: times of before lie far ahead then, or are long past.
+#[derive(Debug, Default)]
+pub struct JumpWatch {
+    /// Calendar time less monotonic time.
+    offset: Option<Time>,
+}
+
+impl JumpWatch {
+    /// Whether calendar and monotonic time have parted since the last look. At the first one nobody knows: they may have.
+    pub fn has_jumped(&mut self, clock: &dyn Clock) -> bool {
+        let offset = clock.now() - clock.monotonic();
+        let before = self.offset.replace(offset);
+        before.is_none_or(|before| offset.since(before).max(before.since(offset)) >= JUMP)
+    }
 }
 
 /// The system's clock.
@@ -63,23 +83,31 @@ impl Clock for SystemClock {
 pub struct ManualClock {
     start: Time,
     passed: watch::Sender<Duration>,
+    /// By how much the calendar is wrong.
+    jumped_ms: AtomicI64,
 }
 
 impl ManualClock {
     /// Stands at `start`.
     pub fn new(start: Time) -> Self {
-        Self { start, passed: watch::Sender::new(Duration::ZERO) }
+        Self { start, passed: watch::Sender::new(Duration::ZERO), jumped_ms: AtomicI64::new(0) }
     }
 
     /// Moves calendar and monotonic time forward and wakes every sleeper whose time has come.
     pub fn advance(&self, span: Duration) {
         self.passed.send_modify(|passed| *passed += span);
     }
+
+    /// The calendar jumps by so many milliseconds, either way; monotonic time does not.
+    pub fn jump(&self, ms: i64) {
+        self.jumped_ms.fetch_add(ms, Ordering::Relaxed);
+    }
 }
 
 impl Clock for ManualClock {
     fn now(&self) -> Time {
-        self.start + self.monotonic()
+        let now = self.start + self.monotonic();
+        Time::from_ms(now.as_ms() + self.jumped_ms.load(Ordering::Relaxed))
     }
 
     fn monotonic(&self) -> Duration {

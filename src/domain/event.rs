@@ -111,6 +111,12 @@ impl Outlook {
         let spread = *pause + *pause / 10 * tenths / 255;
         Self::Again { at: now + spread.max(retry_after.unwrap_or_default().min(RETRY_AFTER_MAX)) }
     }
+
+    /// The latest moment at which anything can be tried next.
+    pub fn latest(schedule: &[Duration], now: Time) -> Time {
+        let longest = schedule.iter().max().copied().unwrap_or_default();
+        now + (longest + longest / 10).max(RETRY_AFTER_MAX)
+    }
 }
 
 /// Longest pause an endpoint can ask for.

@@ -234,6 +234,8 @@ pub struct Watch {
     pub error_streak: u32,
     /// What was heard since it counts as stuck or as overdue to be given up: one for an answer that told nothing, four for the provider's word.
     pub late_answers: u32,
+    /// When the last of them was heard.
+    pub late_at: Option<Time>,
 }
 
 /// One paid job at the provider.

@@ -144,10 +144,19 @@ impl Rules {
         self.expected_by(generation) + self.webhook_retry_window
     }
 
-    /// Past the hard limit (the family's own where it is documented to be shorter) and the last webhook that could come.
+    /// Past the hard limit and the last webhook that could come.
     pub(super) fn stuck_at(&self, generation: &Generation) -> Time {
-        let limit = generation.family.hard_limit.map_or(self.hard_limit, |limit| limit.min(self.hard_limit));
-        generation.began_at() + limit + self.webhook_retry_window
+        generation.began_at() + self.limit(generation) + self.webhook_retry_window
+    }
+
+    /// How far apart two answers are that both count towards giving up: three span the longest a generation can take.
+    pub(super) fn late_answers_apart(&self, generation: &Generation) -> Duration {
+        self.limit(generation).min(self.give_up_after) / 2
+    }
+
+    /// The family's own limit where it is documented to be shorter.
+    fn limit(&self, generation: &Generation) -> Duration {
+        generation.family.hard_limit.map_or(self.hard_limit, |limit| limit.min(self.hard_limit))
     }
 
     /// When the answer to a purchase counts as lost, should nobody have said so before: later than any purchase can take.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::sync::{Mutex, mpsc, oneshot, watch};
 
-use crate::clock::Clock;
+use crate::clock::{Clock, JumpWatch};
 use crate::domain::decision::Decision;
 use crate::domain::id::{CheckId, GenerationId};
 use crate::domain::lanes::Lanes;
@@ -26,8 +26,6 @@ const CANDIDATES: u32 = 64;
 const TURNS: u32 = 200;
 /// People's own requests that may wait for a read.
 const ASKS_MAX: usize = 64;
-/// A calendar that parts from the monotonic clock by so much has jumped.
-const JUMP: Duration = Duration::from_secs(10);
 /// What a read may take beyond the request's own time limit, before it counts as dead.
 const LEASE_MARGIN: Duration = Duration::from_secs(30);
 
@@ -41,8 +39,7 @@ pub struct Reconciler {
     clock: Arc<dyn Clock>,
     lanes: Mutex<Lanes>,
     under_way: UnderWay,
-    /// Calendar time less monotonic time.
-    offset: Mutex<Option<Time>>,
+    jumps: StdMutex<JumpWatch>,
     lease: Duration,
 }
 
@@ -196,7 +193,7 @@ impl Reconciler {
             clock,
             lanes: Mutex::default(),
             under_way: UnderWay::default(),
-            offset: Mutex::default(),
+            jumps: StdMutex::default(),
             lease,
         })
     }
@@ -212,17 +209,14 @@ impl Reconciler {
     /// # Errors
     /// [`StoreError`] when that was not kept; it is told again next time.
     pub async fn turn(&self) -> Result<bool, StoreError> {
-        if self.clock_has_jumped().await {
+        if self.clock_has_jumped() {
             self.store.bring_near(&self.rules, self.clock.now()).await?;
         }
         Ok(self.store.turn(&self.rules, TURNS, self.clock.now()).await? == usize::try_from(TURNS).unwrap_or(0))
     }
 
-    /// Whether calendar and monotonic time have parted since the last look; at the start nobody knows.
-    async fn clock_has_jumped(&self) -> bool {
-        let offset = self.clock.now() - self.clock.monotonic();
-        let before = self.offset.lock().await.replace(offset);
-        before.is_none_or(|before| offset.since(before).max(before.since(offset)) >= JUMP)
+    fn clock_has_jumped(&self) -> bool {
+        self.jumps.lock().unwrap_or_else(PoisonError::into_inner).has_jumped(&*self.clock)
     }
 
     /// The next due read, if one is due and the budget allows it.

@@ -120,7 +120,7 @@ fn share(part: usize, whole: usize) -> Option<f64> {
 
 /// How long until all that is due has been asked about.
 pub(super) fn forecast(backlog: &Backlog, parts: &Parts) -> Option<Duration> {
-    lanes::forecast(backlog.due, parts.budget.per_minute(), backlog.arriving, AHEAD)
+    lanes::forecast(backlog.due, parts.budget.rate(), backlog.arriving, AHEAD)
 }
 
 /// `GET /v1/stats`.
@@ -135,7 +135,7 @@ async fn stats(
     let Experience { paces, trusts } = api.store.experience().await?;
     let backlog = api.store.backlog(AHEAD, now).await?;
     let reads = ReadsView {
-        per_minute: parts.budget.per_minute(),
+        per_minute: parts.budget.rate(),
         in_last_minute: parts.budget.used(),
         due: backlog.due,
         oldest_due_since: backlog.oldest,

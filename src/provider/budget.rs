@@ -26,6 +26,8 @@ const CROWDED_PAUSE: Duration = Duration::from_millis(100);
 const PROMISE_KEPT: Duration = Duration::from_secs(10);
 /// At most one read in so many is kept for people.
 const PROMISED_SHARE: usize = 4;
+/// After a 429 one read a minute is added for every such pause, until it is the whole budget again.
+const GROWS_EVERY: Duration = Duration::from_secs(10);
 /// How often a refused key is complained about.
 const COMPLAINT_PAUSE: Duration = Duration::from_mins(1);
 
@@ -54,9 +56,17 @@ struct State {
     /// Until when a read is kept for each of those who asked and were refused.
     promised: VecDeque<Duration>,
     rest_until: Duration,
+    throttled: Option<Throttled>,
     failures: u32,
     key_refused: bool,
     complained_at: Option<Duration>,
+}
+
+/// The provider found us too fast: the rate was halved and grows back (reliability.md, C4).
+#[derive(Clone, Copy, Debug)]
+struct Throttled {
+    per_minute: usize,
+    grows_from: Duration,
 }
 
 /// The permission to make one read. Dropping it ends the read.
@@ -86,8 +96,8 @@ impl Budget {
     pub fn take(self: &Arc<Self>, asked_for: bool) -> Result<Slot, Spent> {
         let now = self.now();
         let mut state = self.state();
-        let wait =
-            if asked_for { state.wait(self.per_minute, now) } else { state.wait_for_others(self.per_minute, now) };
+        let rate = state.rate(self.per_minute, now);
+        let wait = if asked_for { state.wait(rate, now) } else { state.wait_for_others(rate, now) };
         if wait.is_zero() {
             if asked_for {
                 state.promised.pop_front();
@@ -95,7 +105,7 @@ impl Budget {
             state.in_flight += 1;
             Ok(Slot { budget: Arc::clone(self), used: true })
         } else {
-            if asked_for && state.promised.len() < self.per_minute / PROMISED_SHARE {
+            if asked_for && state.promised.len() < rate / PROMISED_SHARE {
                 state.promised.push_back(now + wait + PROMISE_KEPT);
             }
             Err(Spent { wait })
@@ -105,12 +115,15 @@ impl Budget {
     /// How long until a read that nobody asked for could be made; zero when one could be made now.
     pub fn wait(&self) -> Duration {
         let now = self.now();
-        self.state().wait_for_others(self.per_minute, now)
+        let mut state = self.state();
+        let rate = state.rate(self.per_minute, now);
+        state.wait_for_others(rate, now)
     }
 
-    /// Reads that may be made in a minute.
-    pub fn per_minute(&self) -> u32 {
-        u32::try_from(self.per_minute).unwrap_or(u32::MAX)
+    /// Reads that may be made in a minute: fewer than configured for a while after the provider said that they were too many.
+    pub fn rate(&self) -> u32 {
+        let rate = self.state().rate(self.per_minute, self.now());
+        u32::try_from(rate).unwrap_or(u32::MAX)
     }
 
     /// Reads of the last minute, those under way included.
@@ -133,7 +146,14 @@ impl Budget {
         state.key_refused = matches!(told.http_status, Some(401 | 403));
         match told.answer {
             Answer::Known(_) | Answer::NotFound => state.failures = 0,
-            Answer::Paused { pause } => state.rest_until = state.rest_until.max(now + pause),
+            Answer::Paused { pause } => {
+                // Those under way together are refused together: that is one complaint.
+                if told.http_status == Some(429) && now >= state.rest_until {
+                    let halved = (state.rate(self.per_minute, now) / 2).max(1);
+                    state.throttled = Some(Throttled { per_minute: halved, grows_from: now + pause });
+                }
+                state.rest_until = state.rest_until.max(now + pause);
+            }
             Answer::Nothing => {
                 state.failures = state.failures.saturating_add(1);
                 if state.failures >= BREAKER_TRIPS {
@@ -177,6 +197,12 @@ impl State {
         while self.ended.front().is_some_and(|ended| *ended + WINDOW <= now) {
             self.ended.pop_front();
         }
+    }
+
+    fn rate(&self, per_minute: usize, now: Duration) -> usize {
+        let Some(throttled) = self.throttled else { return per_minute };
+        let grown = now.saturating_sub(throttled.grows_from).as_millis() / GROWS_EVERY.as_millis();
+        throttled.per_minute.saturating_add(usize::try_from(grown).unwrap_or(usize::MAX)).min(per_minute)
     }
 
     /// The same for reads nobody asked for: those leave alone what was promised, and do not crowd.
@@ -305,6 +331,24 @@ mod tests {
         clock.advance(Duration::from_secs(7));
         assert!(budget.take(false).is_ok());
         assert!(!budget.key_refused());
+    }
+
+    #[test]
+    fn after_a_429_the_rate_is_halved_once_and_grows_back() {
+        let (budget, clock) = budget(48, &[]);
+        for _ in 0..4 {
+            budget.learn(&told(Answer::Paused { pause: Duration::from_secs(7) }, 429));
+        }
+        clock.advance(Duration::from_secs(7));
+        assert_eq!(budget.rate(), 24, "four of one moment are one complaint");
+        assert_eq!(std::iter::from_fn(|| budget.take(false).ok().map(drop)).count(), 24);
+        clock.advance(Duration::from_mins(1));
+        assert_eq!(budget.rate(), 30);
+        budget.learn(&told(Answer::Paused { pause: Duration::from_secs(7) }, 429));
+        clock.advance(Duration::from_mins(10));
+        assert_eq!(budget.rate(), 48);
+        budget.learn(&told(Answer::Paused { pause: Duration::from_mins(5) }, 401));
+        assert_eq!(budget.rate(), 48, "a refused key says nothing about the rate");
     }
 
     #[test]

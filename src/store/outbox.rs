@@ -100,6 +100,29 @@ impl Store {
             .await
     }
 
+    /// What is to be tried again at an outlet after `latest` is tried then: the clock has jumped back since that was written.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it was not kept.
+    pub async fn bring_events_near(&self, name: &str, latest: Time) -> Result<(), StoreError> {
+        let name = name.to_owned();
+        self.writer
+            .run(move |tx| {
+                Box::pin(async move {
+                    sqlx::query(
+                        "UPDATE dispatches SET next_at = ?1 WHERE outlet = (SELECT id FROM outlets WHERE name = ?2)
+                            AND state = 'pending' AND next_at > ?1",
+                    )
+                    .bind(latest.as_ms())
+                    .bind(name)
+                    .execute(&mut *tx.connection)
+                    .await?;
+                    Ok(())
+                })
+            })
+            .await
+    }
+
     /// Takes back what was handed out and not tried, until a time.
     ///
     /// # Errors

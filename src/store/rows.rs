@@ -17,7 +17,7 @@ use crate::domain::time::Time;
 /// The columns of a generation, in the order of [`bind`]; the row id is not among them.
 pub(super) const COLUMNS: &str = "uid, provider_id, family, status, attention, model, duration_seconds, prompt, result_url, \
      error_code, error_text, price_micros, source, verification, recovered, via, created_at, submitted_at, expected_by, \
-     settled_at, check_at, turn_at, checks, running_streak, not_found_streak, not_found_at, error_streak, late_answers, deliveries, \
+     settled_at, check_at, turn_at, checks, running_streak, not_found_streak, not_found_at, error_streak, late_answers, late_at, deliveries, \
      webhook_at, claim, refunded_at, outcomes, events, metadata";
 
 /// One placeholder for each of [`COLUMNS`].
@@ -107,6 +107,7 @@ pub(super) fn read(row: &SqliteRow) -> Result<Stored, StoreError> {
             not_found_at: fields.time("not_found_at")?,
             error_streak: fields.get("error_streak")?,
             late_answers: fields.get("late_answers")?,
+            late_at: fields.time("late_at")?,
         },
         deliveries: fields.get("deliveries")?,
         outcomes: fields.get("outcomes")?,
@@ -179,6 +180,7 @@ pub(super) fn bind<'q>(
         .bind(watch.not_found_at.map(Time::as_ms))
         .bind(watch.error_streak)
         .bind(watch.late_answers)
+        .bind(watch.late_at.map(Time::as_ms))
         .bind(generation.deliveries)
         .bind(generation.webhook_at.map(Time::as_ms))
         .bind(generation.claim.as_ref().and_then(|claim| serde_json::to_string(claim).ok()))

@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
-use crate::clock::Clock;
+use crate::clock::{Clock, JumpWatch};
 use crate::domain::event::Outlook;
 use crate::domain::shape;
 use crate::domain::time::Time;
@@ -80,10 +80,11 @@ impl Dispatcher {
     pub async fn run(self, stop: CancellationToken) -> Result<(), StoreError> {
         let mut attempts = JoinSet::new();
         let mut shares = Shares::default();
+        let mut jumps = JumpWatch::default();
         // Register for the wake-up before looking.
         let mut changes = self.store.changes();
         while !stop.is_cancelled() {
-            let next = match self.look(&mut attempts, &mut shares).await {
+            let next = match self.look(&mut attempts, &mut shares, &mut jumps).await {
                 Ok(next) => next,
                 Err(error @ StoreError::Broken(_)) => return Err(error),
                 Err(error) => {
@@ -108,7 +109,17 @@ impl Dispatcher {
     }
 
     /// Begins every attempt that can be made now; tells when there is something to do next.
-    async fn look(&self, attempts: &mut JoinSet<()>, shares: &mut Shares) -> Result<Option<Time>, StoreError> {
+    async fn look(
+        &self,
+        attempts: &mut JoinSet<()>,
+        shares: &mut Shares,
+        jumps: &mut JumpWatch,
+    ) -> Result<Option<Time>, StoreError> {
+        if jumps.has_jumped(&*self.clock) {
+            // Times of before lie far ahead then: no event sleeps until they come.
+            let now = self.clock.now();
+            self.store.bring_events_near(&self.name, Outlook::latest(&self.schedule, now)).await?;
+        }
         loop {
             let room = IN_FLIGHT_MAX.saturating_sub(attempts.len());
             if room < ROOM_MIN {

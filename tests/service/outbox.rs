@@ -286,6 +286,25 @@ async fn retry_after_lengthens_and_410_disables_until_the_next_start() {
 }
 
 #[tokio::test]
+async fn a_clock_that_jumps_back_puts_no_event_to_sleep() {
+    let recorder = Recorder::start().await;
+    let world = World::with(sending(vec![endpoint(&recorder.url, &["generation.*"])])).await;
+    recorder.answers(Answer::Status(500));
+    settle(&world, "p-1").await;
+    dispatch(&world, |dispatch| dispatch["attempts"] == 1).await;
+    recorder.answers(Answer::Status(200));
+    let ten_years = 10 * 365 * 24 * 3_600_000;
+    world.clock.jump(-ten_years);
+    // It is noticed a minute after the dispatcher fell asleep, and a day is the longest that an endpoint can ask for.
+    let mut minutes = 0;
+    while count_delivered(&world).await == 0 {
+        world.advance(Duration::from_mins(10)).await;
+        minutes += 10;
+    }
+    assert!(minutes < 2 * 24 * 60, "{minutes}");
+}
+
+#[tokio::test]
 async fn the_callers_own_callback_url_is_told_in_the_providers_shape_whoever_learned_it() {
     let caller = Recorder::start().await;
     let world = World::with(sending(Vec::new())).await;

@@ -12,13 +12,7 @@ impl Draft<'_> {
         if self.next.provider_id.is_none() {
             return;
         }
-        if self.now >= self.rules.stuck_at(&self.next).min(self.rules.lost_at(&self.next)) {
-            self.next.watch.late_answers += match answer {
-                Answer::Known(_) | Answer::NotFound => WORD_COUNTS,
-                Answer::Nothing => 1,
-                Answer::Paused { .. } => 0,
-            };
-        }
+        self.count_late(answer);
         match answer {
             Answer::Known(notice) => {
                 let watch = &mut self.next.watch;
@@ -39,6 +33,30 @@ impl Draft<'_> {
                 self.next.watch.check_at = self.wants_answer().then(|| Rules::retry_at(&self.next, self.now));
             }
         }
+    }
+
+    /// Counts an answer towards giving up. Those that are to count lie so far apart that together they span the time a generation can
+    /// take: a clock that jumps ahead makes it late, but not over.
+    fn count_late(&mut self, answer: &Answer) {
+        let weight = match answer {
+            Answer::Known(_) | Answer::NotFound => WORD_COUNTS,
+            Answer::Nothing => 1,
+            Answer::Paused { .. } => return,
+        };
+        let late_from = self.rules.stuck_at(&self.next).min(self.rules.lost_at(&self.next));
+        let apart = self.rules.late_answers_apart(&self.next);
+        let watch = &mut self.next.watch;
+        if self.now < late_from {
+            (watch.late_answers, watch.late_at) = (0, None);
+            return;
+        }
+        match watch.late_at {
+            Some(at) if at <= self.now && self.now.since(at) < apart => return,
+            // How long ago that was nobody knows: the clock jumped back.
+            Some(at) if at > self.now => {}
+            Some(_) | None => watch.late_answers += weight,
+        }
+        watch.late_at = Some(self.now);
     }
 
     /// Whether there is anything left to ask: a settled generation is asked about only while a contradiction made a check

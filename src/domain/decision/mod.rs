@@ -156,7 +156,7 @@ impl Rules {
     }
 }
 
-/// So many times the provider's word was heard since it counts as stuck, and it may be given up.
+/// So many times the provider's word counted since it is late, and it may be given up.
 const GIVE_UP_ANSWERS: u32 = 3;
 /// The provider's word counts as much as so many reads that brought nothing.
 const WORD_COUNTS: u32 = 4;

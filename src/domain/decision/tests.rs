@@ -145,12 +145,17 @@ fn what_was_never_asked_about_is_not_given_up() {
     let waiting = rules.decide(&pending, &Fact::TimePassed, &Experience::default(), late).generation;
     assert_eq!((waiting.state.status(), waiting.attention), (Status::Pending, Some(Attention::Stuck)));
     assert!(waiting.watch.turn_at.is_some_and(|turn| turn > late));
-    // Nor after one read: a clock that jumped ahead by years would make it look a day old. After three it is.
+    // Nor after one read: a clock that jumped ahead by years would make it look a day old. After three it is, as long as they
+    // span the time that a generation can take.
     let mut asked = waiting;
     for answers in 0..=GIVE_UP_ANSWERS {
-        let status = rules.decide(&asked, &Fact::TimePassed, &Experience::default(), late).generation.state.status();
+        let now = late + rules.hard_limit / 2 * answers;
+        let status = rules.decide(&asked, &Fact::TimePassed, &Experience::default(), now).generation.state.status();
         assert_eq!(status == Status::Lost, answers == GIVE_UP_ANSWERS, "{answers}");
-        asked = rules.decide(&asked, &answer(Word::Processing), &Experience::default(), late).generation;
+        for seconds in [0, 1, 60] {
+            let now = now + Duration::from_secs(seconds);
+            asked = rules.decide(&asked, &answer(Word::Processing), &Experience::default(), now).generation;
+        }
     }
 }
 
