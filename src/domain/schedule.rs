@@ -182,15 +182,13 @@ impl Rules {
         }
     }
 
-    /// When time alone changes something next.
+    /// When time alone changes something next; `None` past the last of these moments.
     pub(super) fn next_turn(&self, generation: &Generation, now: Time) -> Option<Time> {
         let lost_at = self.lost_at(generation);
         match &generation.state {
             State::Pending | State::Processing => {
                 let turns = [self.overdue_at(generation), self.stuck_at(generation), lost_at];
-                // Past the last of them the generation waits for its first check; see `may_give_up`.
-                let next = turns.into_iter().filter(|turn| *turn > now).min();
-                Some(next.unwrap_or(now + pause(&self.stuck_recheck, 0)))
+                turns.into_iter().filter(|turn| *turn > now).min()
             }
             State::Submitting => Some(Self::answer_lost_at(generation)),
             State::Unconfirmed => Some(lost_at),

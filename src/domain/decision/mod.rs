@@ -327,7 +327,11 @@ impl<'a> Draft<'a> {
         if planted::is(planted::Fault::SleepsForEver) && self.next.watch.running_streak > 0 {
             self.next.watch.check_at = Some(now + Duration::from_hours(720));
         }
-        self.next.watch.turn_at = rules.next_turn(&self.next, now).map(|at| at.min(now + rules.give_up_after));
+        // Past its last turn it waits for the provider's word, and what that makes of it. (A turn every few minutes for each of a
+        // backlog would cost more than all the reads.)
+        let over = self.next.state.is_running() && self.may_give_up();
+        let turn_at = rules.next_turn(&self.next, now).or_else(|| over.then_some(now));
+        self.next.watch.turn_at = turn_at.map(|at| at.min(now + rules.give_up_after));
         self.next.events += u32::try_from(self.events.len()).unwrap_or(0);
         if planted::is(planted::Fault::SequenceGap) && self.events.contains(&EventKind::Attention) {
             self.next.events += 1;
