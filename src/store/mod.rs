@@ -17,6 +17,8 @@ mod lock;
 mod memory;
 mod outbox;
 mod pages;
+#[cfg(test)]
+mod plans;
 mod record;
 mod redeliveries;
 mod reports;

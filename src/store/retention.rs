@@ -27,7 +27,7 @@ impl Store {
             .await
     }
 
-    /// Removes at most `limit` generations first known before `before`, with all that happened to them. One whose money is
+    /// Removes at most `limit` generations that began and were first known before `before`, with all that happened to them. One whose money is
     /// open is never removed: only completed, refused, and failed ones past `refunds_before`, and none with an event that is
     /// still to be sent. Tells how many.
     ///
@@ -39,15 +39,15 @@ impl Store {
                 Box::pin(async move {
                     let pruned = sqlx::query(
                         "DELETE FROM generations WHERE id IN
-                         (SELECT id FROM generations
-                          WHERE created_at < ?1 AND check_at IS NULL AND attention IS NULL
+                         (SELECT id FROM generations INDEXED BY generations_began_at
+                          WHERE coalesce(submitted_at, created_at) < ?1 AND created_at < ?1 AND check_at IS NULL AND attention IS NULL
                             AND (status IN ('completed', 'rejected')
                                  OR (status = 'failed' AND (refunded_at IS NOT NULL OR settled_at < ?2)))
                             AND NOT EXISTS (
                                 SELECT 1 FROM events e WHERE e.generation = generations.id
                                   AND (e.id > (SELECT min(position) FROM outlets)
                                        OR EXISTS (SELECT 1 FROM dispatches d WHERE d.event = e.id AND d.state = 'pending')))
-                          ORDER BY id LIMIT ?3)",
+                          ORDER BY coalesce(submitted_at, created_at) LIMIT ?3)",
                     )
                     .bind(before.as_ms())
                     .bind(refunds_before.as_ms())
