@@ -64,7 +64,7 @@ fn literals(source: &str) -> Vec<String> {
         let end = loop {
             match chars.next() {
                 Some((_, '\\')) => {
-                    text.push(chars.next().map_or(' ', |(_, escaped)| if escaped == '\n' { ' ' } else { escaped }))
+                    text.push(chars.next().map_or(' ', |(_, escaped)| if escaped == '\n' { ' ' } else { escaped }));
                 }
                 Some((at, '"')) => break at,
                 Some((_, other)) => text.push(other),
