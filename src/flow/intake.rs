@@ -63,8 +63,8 @@ impl Intake {
     /// [`StoreError`] when nothing was kept: the provider has to send it again.
     pub async fn receive(&self, authentic: Authentic, body: Vec<u8>) -> Result<Recorded, StoreError> {
         let Authentic { family, reference } = authentic;
-        let notice = Notice::parse(&body);
-        if let Ok(Notice { word: Word::Unknown(word), .. }) = &notice {
+        let arrival = Arrival::of(family, reference, body, None);
+        if let Ok(Notice { word: Word::Unknown(word), .. }) = &arrival.notice {
             metrics::counter!("recoup_webhook_unknown_status_total", "family" => family.path).increment(1);
             tracing::warn!(
                 family = family.path,
@@ -72,7 +72,7 @@ impl Intake {
                 "a status word we do not know, taken as still running"
             );
         }
-        self.take_in(Arrival { family, reference, notice, body, replay_of: None }).await
+        self.take_in(arrival).await
     }
 
     /// Runs a kept body through the intake again.

@@ -24,7 +24,7 @@ use super::{Api, AppState};
 use crate::domain::event::{DispatchState, Event, EventKind};
 use crate::domain::id::{EventId, GenerationId};
 use crate::domain::time::Time;
-use crate::store::{Change, Dispatch, EventFilter, Told};
+use crate::store::{Changes, Dispatch, EventFilter, Told};
 
 /// Events read ahead of a reader: what bounds the memory of a slow one.
 const PAGE: u32 = 50;
@@ -202,7 +202,7 @@ fn last_event_id(headers: &HeaderMap) -> Result<Option<EventId>, Problem> {
 /// One reader of the stream. Holds a page of events at most, however slow it is.
 struct Reader {
     api: Api,
-    changes: broadcast::Receiver<Change>,
+    changes: broadcast::Receiver<Changes>,
     position: i64,
     page: std::vec::IntoIter<(i64, Event)>,
 }
@@ -230,8 +230,8 @@ impl Reader {
     async fn wait(&mut self) -> Option<()> {
         loop {
             tokio::select! {
-                change = self.changes.recv() => match change {
-                    Ok(change) if !change.told => {}
+                changes = self.changes.recv() => match changes {
+                    Ok(changes) if !changes.iter().any(|change| change.told) => {}
                     Ok(_) | Err(RecvError::Lagged(_)) => return Some(()),
                     Err(RecvError::Closed) => return None,
                 },

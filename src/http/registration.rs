@@ -151,7 +151,7 @@ pub(super) async fn create(
     };
     let show = {
         let api = api.clone();
-        move |created: &Created| api.created(created, callback_url)
+        move |created: &Created| api.created(created, callback_url.clone())
     };
     let idempotency = key.map(|key| {
         let used = Idempotency { scope: scope(&caller), key, body_sha256: Sha256::digest(&body).into() };

@@ -321,8 +321,13 @@ impl<'m> Sim<'m> {
         let mut changed = Vec::new();
         loop {
             match service.changes.try_recv() {
-                Ok(change) if changed.contains(&change.id) => {}
-                Ok(change) => changed.push(change.id),
+                Ok(news) => {
+                    for change in news.iter() {
+                        if !changed.contains(&change.id) {
+                            changed.push(change.id);
+                        }
+                    }
+                }
                 // More changed than is kept for a slow listener: what was missed is looked at with its next change, or at the end.
                 Err(TryRecvError::Lagged(_)) => {}
                 Err(TryRecvError::Empty | TryRecvError::Closed) => break,

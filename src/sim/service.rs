@@ -16,7 +16,7 @@ use crate::flow::gateway::Gateway;
 use crate::flow::intake::Intake;
 use crate::flow::reconcile::Reconciler;
 use crate::provider::Provider;
-use crate::store::{Change, Memory, Store, StoreError};
+use crate::store::{Changes, Memory, Store, StoreError};
 
 /// Where the provider would reach us.
 pub(super) const PUBLIC_URL: &str = "https://recoup.example";
@@ -32,7 +32,7 @@ pub(super) struct Service {
     pub(super) intake: Intake,
     pub(super) gateway: Gateway,
     pub(super) reconciler: Reconciler,
-    pub(super) changes: broadcast::Receiver<Change>,
+    pub(super) changes: broadcast::Receiver<Changes>,
     /// Ends with the process.
     _writer: JoinSet<Result<(), StoreError>>,
 }
@@ -46,7 +46,7 @@ impl Service {
     ) -> Result<Self, StoreError> {
         let (store, writer) = memory.open();
         let mut writers = JoinSet::new();
-        writers.spawn(writer.run());
+        writers.spawn(writer.run_here());
         let clock: Arc<dyn Clock> = clock.clone();
         let provider: Arc<dyn Provider> = world.clone();
         let rules = Arc::clone(rules);

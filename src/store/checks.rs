@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use rusqlite::params;
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
@@ -79,29 +80,24 @@ impl Store {
     pub async fn end_interrupted_checks(&self, now: Time) -> Result<(), StoreError> {
         self.writer
             .run(move |tx| {
-                Box::pin(async move {
-                    let interrupted: Vec<(i64, i64)> = sqlx::query_as(
-                        "SELECT id, generation FROM (SELECT id, generation, answered_at FROM checks ORDER BY id DESC LIMIT ?1)
-                         WHERE answered_at IS NULL AND generation IS NOT NULL",
-                    )
-                    .bind(INTERRUPTED_MAX)
-                    .fetch_all(&mut *tx.connection)
-                    .await?;
-                    for (check, generation) in interrupted {
-                        sqlx::query("UPDATE checks SET answered_at = ?1, answer = 'nothing', said = ?2 WHERE id = ?3")
-                            .bind(now.as_ms())
-                            .bind("the process ended before the answer came")
-                            .bind(check)
-                            .execute(&mut *tx.connection)
-                            .await?;
-                        sqlx::query("UPDATE generations SET check_at = min(check_at, ?1) WHERE id = ?2 AND check_at IS NOT NULL")
-                            .bind(now.as_ms())
-                            .bind(generation)
-                            .execute(&mut *tx.connection)
-                            .await?;
-                    }
-                    Ok(())
-                })
+                let interrupted = tx.all(
+                    "SELECT id, generation FROM (SELECT id, generation, answered_at FROM checks ORDER BY id DESC LIMIT ?1)
+                     WHERE answered_at IS NULL AND generation IS NOT NULL",
+                    params![INTERRUPTED_MAX],
+                    |row| Ok((row.get(0)?, row.get(1)?)),
+                )?;
+                for (check, generation) in interrupted {
+                    let (check, generation): (i64, i64) = (check, generation);
+                    tx.execute(
+                        "UPDATE checks SET answered_at = ?1, answer = 'nothing', said = ?2 WHERE id = ?3",
+                        params![now.as_ms(), "the process ended before the answer came", check],
+                    )?;
+                    tx.execute(
+                        "UPDATE generations SET check_at = min(check_at, ?1) WHERE id = ?2 AND check_at IS NOT NULL",
+                        params![now.as_ms(), generation],
+                    )?;
+                }
+                Ok(())
             })
             .await
     }
@@ -134,7 +130,7 @@ impl Store {
         lease: Duration,
         now: Time,
     ) -> Result<Option<Reading>, StoreError> {
-        self.writer.run(move |mut tx| Box::pin(async move { tx.begin_check(id, asked_for, lease, now).await })).await
+        self.writer.run(move |tx| tx.begin_check(id, asked_for, lease, now)).await
     }
 
     /// Takes an answer in: check, outcome and events in one transaction.
@@ -150,13 +146,10 @@ impl Store {
     ) -> Result<Decision, StoreError> {
         let (rules, id, check) = (Arc::clone(rules), reading.generation.id, reading.check);
         self.writer
-            .run(move |mut tx| {
-                Box::pin(async move {
-                    tx.answer_check(check, &told, now).await?;
-                    let stored = tx.by_id(id).await?;
-                    let stored = stored.ok_or_else(|| StoreError::Failed(format!("generation {id} is gone")))?;
-                    tx.decide(&rules, &stored, &Fact::Answer(told.answer), now).await
-                })
+            .run(move |tx| {
+                tx.answer_check(check, &told, now)?;
+                let stored = tx.by_id(id)?.ok_or_else(|| StoreError::Failed(format!("generation {id} is gone")))?;
+                tx.decide(&rules, &stored, &Fact::Answer(told.answer.clone()), now)
             })
             .await
     }
@@ -168,11 +161,9 @@ impl Store {
     pub async fn begin_stray_check(&self, now: Time) -> Result<CheckId, StoreError> {
         let check = CheckId::fresh(now);
         self.writer
-            .run(move |mut tx| {
-                Box::pin(async move {
-                    tx.insert_check(check, None, now).await?;
-                    Ok(check)
-                })
+            .run(move |tx| {
+                tx.insert_check(check, None, now)?;
+                Ok(check)
             })
             .await
     }
@@ -194,24 +185,23 @@ impl Store {
     ) -> Result<Option<Generation>, StoreError> {
         let (rules, provider_id) = (Arc::clone(rules), provider_id.clone());
         self.writer
-            .run(move |mut tx| {
-                Box::pin(async move {
-                    tx.answer_check(check, &told, now).await?;
-                    let Answer::Known(_) = told.answer else { return Ok(None) };
-                    let new = match tx.by_provider_id(family, &provider_id).await? {
-                        // Registered, or told of by a webhook, while the provider was asked.
-                        Some(stored) => return Ok(Some(stored.generation)),
-                        None => Generation::adopted(GenerationId::fresh(now), family, provider_id, prompt, now),
-                    };
-                    let decision = rules.decide(&new, &Fact::Answer(told.answer), tx.experience, now);
-                    let row = tx.insert(&rules, &decision, now).await?;
-                    sqlx::query("UPDATE checks SET generation = ?1 WHERE uid = ?2")
-                        .bind(row)
-                        .bind(check.as_bytes().as_slice())
-                        .execute(&mut *tx.connection)
-                        .await?;
-                    Ok(Some(decision.generation))
-                })
+            .run(move |tx| {
+                tx.answer_check(check, &told, now)?;
+                let Answer::Known(_) = told.answer else { return Ok(None) };
+                let new = match tx.by_provider_id(family, &provider_id)? {
+                    // Registered, or told of by a webhook, while the provider was asked.
+                    Some(stored) => return Ok(Some(stored.generation)),
+                    None => {
+                        Generation::adopted(GenerationId::fresh(now), family, provider_id.clone(), prompt.clone(), now)
+                    }
+                };
+                let decision = rules.decide(&new, &Fact::Answer(told.answer.clone()), tx.experience, now);
+                let row = tx.insert(&rules, &decision, now)?;
+                tx.execute(
+                    "UPDATE checks SET generation = ?1 WHERE uid = ?2",
+                    params![row, check.as_bytes().as_slice()],
+                )?;
+                Ok(Some(decision.generation))
             })
             .await
     }
@@ -244,62 +234,56 @@ impl Store {
 }
 
 impl Tx<'_> {
-    async fn begin_check(
+    fn begin_check(
         &mut self,
         id: GenerationId,
         asked_for: bool,
         lease: Duration,
         now: Time,
     ) -> Result<Option<Reading>, StoreError> {
-        let Some(stored) = self.by_id(id).await? else { return Ok(None) };
+        let Some(stored) = self.by_id(id)? else { return Ok(None) };
         let due = stored.generation.watch.check_at.is_some_and(|at| at <= now);
         if stored.generation.provider_id.is_none() || !(due || asked_for) {
             return Ok(None);
         }
         let check = CheckId::fresh(now);
-        self.insert_check(check, Some(stored.row), now).await?;
+        self.insert_check(check, Some(stored.row), now)?;
         // A read that was asked for on a settled generation makes nothing due.
         let lease = due.then_some((now + lease).as_ms());
-        let rows =
-            sqlx::query("UPDATE generations SET checks = checks + 1, check_at = coalesce(?1, check_at) WHERE id = ?2")
-                .bind(lease)
-                .bind(stored.row)
-                .execute(&mut *self.connection)
-                .await?
-                .rows_affected();
+        let rows = self.execute(
+            "UPDATE generations SET checks = checks + 1, check_at = coalesce(?1, check_at) WHERE id = ?2",
+            params![lease, stored.row],
+        )?;
         expect_one(rows, "generations", stored.row)?;
         Ok(Some(Reading { check, generation: stored.generation }))
     }
 
-    async fn insert_check(&mut self, check: CheckId, row: Option<i64>, now: Time) -> Result<(), StoreError> {
-        sqlx::query("INSERT INTO checks (uid, generation, sent_at) VALUES (?1, ?2, ?3)")
-            .bind(check.as_bytes().as_slice())
-            .bind(row)
-            .bind(now.as_ms())
-            .execute(&mut *self.connection)
-            .await?;
+    fn insert_check(&self, check: CheckId, row: Option<i64>, now: Time) -> Result<(), StoreError> {
+        self.execute(
+            "INSERT INTO checks (uid, generation, sent_at) VALUES (?1, ?2, ?3)",
+            params![check.as_bytes().as_slice(), row, now.as_ms()],
+        )?;
         Ok(())
     }
 
-    async fn answer_check(&mut self, check: CheckId, told: &Told, now: Time) -> Result<(), StoreError> {
+    fn answer_check(&self, check: CheckId, told: &Told, now: Time) -> Result<(), StoreError> {
         let answer = match told.answer {
             Answer::Known(_) => "known",
             Answer::NotFound => "not_found",
             Answer::Paused { .. } => "paused",
             Answer::Nothing => "nothing",
         };
-        let rows = sqlx::query(
+        let rows = self.execute(
             "UPDATE checks SET answered_at = ?1, answer = ?2, http_status = ?3, said = ?4, body = ?5 WHERE uid = ?6",
-        )
-        .bind(now.as_ms())
-        .bind(answer)
-        .bind(told.http_status)
-        .bind(&told.said)
-        .bind(told.body.get(..told.body.len().min(BODY_BYTES_MAX)))
-        .bind(check.as_bytes().as_slice())
-        .execute(&mut *self.connection)
-        .await?
-        .rows_affected();
+            params![
+                now.as_ms(),
+                answer,
+                told.http_status,
+                told.said,
+                told.body.get(..told.body.len().min(BODY_BYTES_MAX)),
+                check.as_bytes().as_slice(),
+            ],
+        )?;
         expect_one(rows, "checks", 0)
     }
 }

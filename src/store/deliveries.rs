@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use rusqlite::params;
 use sha2::{Digest, Sha256};
 use sqlx::sqlite::{Sqlite, SqliteRow};
 use sqlx::{QueryBuilder, Row};
@@ -32,10 +33,20 @@ pub struct Arrival {
     pub reference: Reference,
     /// The raw body.
     pub body: Vec<u8>,
+    /// Its SHA-256.
+    pub body_sha256: [u8; 32],
     /// What it says.
     pub notice: Result<Notice, Unreadable>,
     /// The delivery it is a replay of.
     pub replay_of: Option<DeliveryId>,
+}
+
+impl Arrival {
+    /// Understands a body that came by an authentic URL, or that came so once and is run again.
+    pub fn of(family: &'static Family, reference: Reference, body: Vec<u8>, replay_of: Option<DeliveryId>) -> Self {
+        let (body_sha256, notice) = (Sha256::digest(&body).into(), Notice::parse(&body));
+        Self { family, reference, body, body_sha256, notice, replay_of }
+    }
 }
 
 /// What became of a delivery.
@@ -118,7 +129,7 @@ impl Store {
         now: Time,
     ) -> Result<Recorded, StoreError> {
         let rules = Arc::clone(rules);
-        self.writer.run(move |mut tx| Box::pin(async move { tx.record_webhook(&rules, &arrival, now).await })).await
+        self.writer.run(move |tx| tx.record_webhook(&rules, &arrival, now)).await
     }
 
     /// One delivery with its body.
@@ -147,8 +158,7 @@ impl Store {
             Some(generation) if !delivery.standing => Reference::Generation(generation),
             Some(_) | None => Reference::Standing,
         };
-        let notice = Notice::parse(&body);
-        Ok(Replay::Ready(Arrival { family, reference, notice, body, replay_of: Some(id) }))
+        Ok(Replay::Ready(Arrival::of(family, reference, body, Some(id))))
     }
 
     /// A page of deliveries, newest first unless asked otherwise.
@@ -171,60 +181,55 @@ impl Store {
 }
 
 impl Tx<'_> {
-    async fn record_webhook(&mut self, rules: &Rules, arrival: &Arrival, now: Time) -> Result<Recorded, StoreError> {
-        let (stored, fact) = self.subject(rules, arrival, now).await?;
+    fn record_webhook(&mut self, rules: &Rules, arrival: &Arrival, now: Time) -> Result<Recorded, StoreError> {
+        let (stored, fact) = self.subject(rules, arrival, now)?;
         let generation = stored.as_ref().map(|stored| stored.generation.id);
         if arrival.notice.is_err() {
             // Kept once per identical body, and asked about once.
             let disposition = Disposition::Unreadable;
-            let delivery = self.keep(stored.as_ref().map(|stored| stored.row), arrival, disposition, now).await?;
+            let delivery = self.keep(stored.as_ref().map(|stored| stored.row), arrival, disposition, now)?;
             if let (Some(stored), Some(_)) = (&stored, delivery) {
-                self.decide(rules, stored, &fact, now).await?;
+                self.decide(rules, stored, &fact, now)?;
             }
             return Ok(Recorded { delivery, generation, disposition });
         }
         let Some(stored) = stored else {
             return Err(StoreError::Failed("a readable webhook about nothing".to_owned()));
         };
-        let decision = self.decide(rules, &stored, &fact, now).await?;
+        let decision = self.decide(rules, &stored, &fact, now)?;
         let disposition = decision.disposition.unwrap_or(Disposition::Accepted);
         let full = stored.generation.deliveries >= KEPT_MAX && disposition == Disposition::Duplicate;
-        let delivery = if full { None } else { self.keep(Some(stored.row), arrival, disposition, now).await? };
+        let delivery = if full { None } else { self.keep(Some(stored.row), arrival, disposition, now)? };
         Ok(Recorded { delivery, generation, disposition })
     }
 
     /// The generation a webhook is about, and what it means for it. One nobody has told us of is taken on.
-    async fn subject(
-        &mut self,
-        rules: &Rules,
-        arrival: &Arrival,
-        now: Time,
-    ) -> Result<(Option<Stored>, Fact), StoreError> {
+    fn subject(&mut self, rules: &Rules, arrival: &Arrival, now: Time) -> Result<(Option<Stored>, Fact), StoreError> {
         let reference = arrival.reference;
         let fact = match &arrival.notice {
             Ok(notice) => Fact::Webhook { reference, notice: notice.clone() },
             Err(_) => Fact::UnreadableWebhook,
         };
         let by_provider_id = match &arrival.notice {
-            Ok(notice) => self.by_provider_id(arrival.family, &notice.provider_id).await?,
+            Ok(notice) => self.by_provider_id(arrival.family, &notice.provider_id)?,
             Err(_) => None,
         };
         let stored = match reference {
             Reference::Standing if arrival.notice.is_err() => return Ok((None, fact)),
             Reference::Standing => match by_provider_id {
                 Some(stored) => stored,
-                None => self.adopt(rules, GenerationId::fresh(now), arrival.family, now).await?,
+                None => self.adopt(rules, GenerationId::fresh(now), arrival.family, now)?,
             },
             Reference::Generation(id) => {
-                let stored = match self.by_id(id).await? {
+                let stored = match self.by_id(id)? {
                     Some(stored) => stored,
                     // The token is authentic: we minted it, and have lost the row since (an older backup).
-                    None => self.adopt(rules, id, arrival.family, now).await?,
+                    None => self.adopt(rules, id, arrival.family, now)?,
                 };
                 match by_provider_id {
                     Some(other) if other.generation.id != id => {
                         // The id belongs to another generation: neither is overwritten, and the provider is asked.
-                        self.decide(rules, &other, &Fact::Doubted, now).await?;
+                        self.decide(rules, &other, &Fact::Doubted, now)?;
                         return Ok((Some(stored), Fact::ForeignWebhook));
                     }
                     Some(_) | None => stored,
@@ -235,7 +240,7 @@ impl Tx<'_> {
     }
 
     /// Takes on a generation that is first heard of in a webhook.
-    async fn adopt(
+    fn adopt(
         &mut self,
         rules: &Rules,
         id: GenerationId,
@@ -244,11 +249,11 @@ impl Tx<'_> {
     ) -> Result<Stored, StoreError> {
         let new = Generation::new(id, family, Via::Webhook, now);
         let decision = rules.decide(&new, &Fact::TimePassed, self.experience, now);
-        let row = self.insert(rules, &decision, now).await?;
+        let row = self.insert(rules, &decision, now)?;
         Ok(Stored { row, generation: decision.generation })
     }
 
-    async fn keep(
+    fn keep(
         &mut self,
         generation: Option<i64>,
         arrival: &Arrival,
@@ -256,26 +261,25 @@ impl Tx<'_> {
         now: Time,
     ) -> Result<Option<DeliveryId>, StoreError> {
         let id = DeliveryId::fresh(now);
-        let rows = sqlx::query(
+        let rows = self.execute(
             "INSERT INTO deliveries (uid, generation, family, standing, received_at, disposition, reason, body, body_bytes,
                                      body_sha256, replay_of)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)
              ON CONFLICT DO NOTHING",
-        )
-        .bind(id.as_bytes().as_slice())
-        .bind(generation)
-        .bind(arrival.family.path)
-        .bind(arrival.reference == Reference::Standing)
-        .bind(now.as_ms())
-        .bind(disposition.as_str())
-        .bind(arrival.notice.as_ref().err().map(ToString::to_string))
-        .bind(arrival.body.as_slice())
-        .bind(i64::try_from(arrival.body.len()).unwrap_or(i64::MAX))
-        .bind(Sha256::digest(&arrival.body).as_slice())
-        .bind(arrival.replay_of.map(|id| id.as_bytes().to_vec()))
-        .execute(&mut *self.connection)
-        .await?
-        .rows_affected();
+            params![
+                id.as_bytes().as_slice(),
+                generation,
+                arrival.family.path,
+                arrival.reference == Reference::Standing,
+                now.as_ms(),
+                disposition.as_str(),
+                arrival.notice.as_ref().err().map(ToString::to_string),
+                arrival.body,
+                i64::try_from(arrival.body.len()).unwrap_or(i64::MAX),
+                arrival.body_sha256.as_slice(),
+                arrival.replay_of.as_ref().map(|id| id.as_bytes().as_slice()),
+            ],
+        )?;
         Ok((rows == 1).then_some(id))
     }
 }

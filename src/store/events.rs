@@ -1,9 +1,10 @@
 //! Events as they are read: lists, single ones, and the stream's next pages.
 
+use sqlx::QueryBuilder;
 use sqlx::sqlite::{Sqlite, SqliteRow};
-use sqlx::{QueryBuilder, Row};
 
 use super::pages::{self, Page, Paging};
+use super::row::Row;
 use super::rows::impossible;
 use super::{Store, StoreError};
 use crate::domain::event::{DispatchState, Event, EventKind};
@@ -97,7 +98,7 @@ impl Store {
             "SELECT o.name, d.state, d.attempts, d.last_at, d.next_at, d.http_status, d.said
              FROM dispatches d JOIN outlets o ON o.id = d.outlet WHERE d.event = ?1 ORDER BY d.id",
         )
-        .bind(row.try_get::<i64, _>("id")?)
+        .bind(row.get::<i64>("id")?)
         .fetch_all(&mut *snapshot)
         .await?;
         let dispatches = dispatches.iter().map(dispatch).collect::<Result<_, _>>()?;
@@ -127,23 +128,23 @@ impl Store {
             "SELECT {COLUMNS} FROM events e JOIN generations g ON g.id = e.generation WHERE e.id > ?1 ORDER BY e.id LIMIT ?2"
         );
         let rows = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(position).bind(limit).fetch_all(&self.readers).await?;
-        rows.iter().map(|row| Ok((row.try_get("id")?, event(row)?))).collect()
+        rows.iter().map(|row| Ok((row.get("id")?, event(row)?))).collect()
     }
 }
 
 /// Reads [`COLUMNS`].
-pub(super) fn event(row: &SqliteRow) -> Result<Event, StoreError> {
-    let id: i64 = row.try_get("id")?;
-    let (uid, generation): (Vec<u8>, Vec<u8>) = (row.try_get("uid")?, row.try_get("generation_uid")?);
-    let kind: String = row.try_get("kind")?;
+pub(super) fn event(row: &impl Row) -> Result<Event, StoreError> {
+    let id: i64 = row.get("id")?;
+    let (uid, generation): (Vec<u8>, Vec<u8>) = (row.get("uid")?, row.get("generation_uid")?);
+    let kind: String = row.get("kind")?;
     let wrong = |column: &str| impossible("events", column, id);
-    let shown: Option<String> = row.try_get("shown")?;
+    let shown: Option<String> = row.get("shown")?;
     Ok(Event {
         id: EventId::from_bytes(&uid).ok_or_else(|| wrong("uid"))?,
         generation: GenerationId::from_bytes(&generation).ok_or_else(|| wrong("generation"))?,
         kind: EventKind::parse(&kind).ok_or_else(|| wrong("kind"))?,
-        at: Time::from_ms(row.try_get("at")?),
-        sequence: row.try_get("sequence")?,
+        at: Time::from_ms(row.get("at")?),
+        sequence: row.get("sequence")?,
         shown: shown
             .map(|shown| serde_json::value::RawValue::from_string(shown).map_err(|_| wrong("shown")))
             .transpose()?,
@@ -155,18 +156,18 @@ fn told(row: &SqliteRow) -> Result<Told, StoreError> {
 }
 
 fn state(row: &SqliteRow) -> Result<DispatchState, StoreError> {
-    let word: String = row.try_get("state")?;
+    let word: String = row.get("state")?;
     DispatchState::parse(&word).ok_or_else(|| impossible("dispatches", "state", 0))
 }
 
 fn dispatch(row: &SqliteRow) -> Result<Dispatch, StoreError> {
     Ok(Dispatch {
-        endpoint: row.try_get("name")?,
+        endpoint: row.get("name")?,
         state: state(row)?,
-        attempts: row.try_get("attempts")?,
-        last_attempt_at: row.try_get::<Option<i64>, _>("last_at")?.map(Time::from_ms),
-        next_attempt_at: row.try_get::<Option<i64>, _>("next_at")?.map(Time::from_ms),
-        http_status: row.try_get("http_status")?,
-        said: row.try_get("said")?,
+        attempts: row.get("attempts")?,
+        last_attempt_at: row.get::<Option<i64>>("last_at")?.map(Time::from_ms),
+        next_attempt_at: row.get::<Option<i64>>("next_at")?.map(Time::from_ms),
+        http_status: row.get("http_status")?,
+        said: row.get("said")?,
     })
 }

@@ -1,14 +1,15 @@
 //! Generations: prepared, registered, amended by the user; read one by one and in lists.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
+use rusqlite::params;
 use sqlx::QueryBuilder;
 use sqlx::sqlite::Sqlite;
 
 use super::idempotency::{Idempotency, Repeated};
 use super::pages::{self, Filter, Page, Paging};
-use super::rows::{self, COLUMNS, Stored};
+use super::rows::{self, COLUMNS};
 use super::writer::Tx;
 use super::{Store, StoreError};
 use crate::domain::decision::Fact;
@@ -31,7 +32,7 @@ pub struct Creation {
 }
 
 /// Makes the answer (HTTP status and body) out of what was made.
-pub type Render = Box<dyn FnOnce(&Created) -> (u16, Vec<u8>) + Send>;
+pub type Render = Box<dyn Fn(&Created) -> (u16, Vec<u8>) + Send>;
 
 /// What came of telling of a generation.
 #[derive(Clone, Debug)]
@@ -76,7 +77,7 @@ impl Store {
     /// [`StoreError`] when it was not kept.
     pub async fn create(&self, rules: &Arc<Rules>, creation: Creation, now: Time) -> Result<Created, StoreError> {
         let rules = Arc::clone(rules);
-        self.writer.run(move |mut tx| Box::pin(async move { tx.create(&rules, creation, now).await })).await
+        self.writer.run(move |tx| tx.create(&rules, &creation, now)).await
     }
 
     /// Adds facts to a known generation. All or nothing: what would overwrite is refused.
@@ -92,7 +93,7 @@ impl Store {
         now: Time,
     ) -> Result<Amended, StoreError> {
         let rules = Arc::clone(rules);
-        self.writer.run(move |mut tx| Box::pin(async move { tx.amend(&rules, id, details, &author, now).await })).await
+        self.writer.run(move |tx| tx.amend(&rules, id, &details, &author, now)).await
     }
 
     /// Writes down that a person saw the credits come back.
@@ -108,18 +109,16 @@ impl Store {
     ) -> Result<Refund, StoreError> {
         let rules = Arc::clone(rules);
         self.writer
-            .run(move |mut tx| {
-                Box::pin(async move {
-                    let Some(stored) = tx.by_id(id).await? else { return Ok(Refund::Unknown) };
-                    let decision = tx.decide(&rules, &stored, &Fact::RefundConfirmed, now).await?;
-                    if !decision.refused.is_empty() {
-                        return Ok(Refund::NotDue(decision.generation));
-                    }
-                    if stored.generation.refunded_at.is_none() {
-                        tx.note(stored.row, now, &author, "confirmed that the credits came back").await?;
-                    }
-                    Ok(Refund::Confirmed(decision.generation))
-                })
+            .run(move |tx| {
+                let Some(stored) = tx.by_id(id)? else { return Ok(Refund::Unknown) };
+                let decision = tx.decide(&rules, &stored, &Fact::RefundConfirmed, now)?;
+                if !decision.refused.is_empty() {
+                    return Ok(Refund::NotDue(decision.generation));
+                }
+                if stored.generation.refunded_at.is_none() {
+                    tx.note(stored.row, now, &author, "confirmed that the credits came back")?;
+                }
+                Ok(Refund::Confirmed(decision.generation))
             })
             .await
     }
@@ -138,7 +137,7 @@ impl Store {
             return Ok(0);
         }
         let rules = Arc::clone(rules);
-        self.writer.run(move |mut tx| Box::pin(async move { tx.turn(&rules, limit, now).await })).await
+        self.writer.run(move |tx| tx.turn(&rules, limit, now)).await
     }
 
     /// Brings near what a jump of the clock has put far ahead, so that nothing sleeps until then.
@@ -147,7 +146,7 @@ impl Store {
     /// [`StoreError`] when it was not kept.
     pub async fn bring_near(&self, rules: &Arc<Rules>, now: Time) -> Result<(), StoreError> {
         let rules = Arc::clone(rules);
-        self.writer.run(move |mut tx| Box::pin(async move { tx.bring_near(&rules, now).await })).await
+        self.writer.run(move |tx| tx.bring_near(&rules, now)).await
     }
 
     /// The generation of our id.
@@ -209,86 +208,79 @@ impl Store {
     }
 }
 
+static DUE_TURNS: LazyLock<String> =
+    LazyLock::new(|| format!("SELECT id, {COLUMNS} FROM generations WHERE turn_at <= ?1 ORDER BY turn_at LIMIT ?2"));
+
 impl Tx<'_> {
-    async fn create(&mut self, rules: &Rules, creation: Creation, now: Time) -> Result<Created, StoreError> {
+    fn create(&mut self, rules: &Rules, creation: &Creation, now: Time) -> Result<Created, StoreError> {
         let Creation { id, family, details, idempotency } = creation;
-        if let Some((used, _)) = &idempotency
-            && let Some(mut claim) = self.claimed(used, now).await?
+        if let Some((used, _)) = idempotency
+            && let Some(mut claim) = self.claimed(used, now)?
         {
             let answer = claim.answer.take();
             return Ok(Created::Repeated(claim.repeated(answer)));
         }
         let known = match &details.provider_id {
-            Some(provider_id) => self.by_provider_id(family, provider_id).await?,
+            Some(provider_id) => self.by_provider_id(family, provider_id)?,
             None => None,
         };
-        let fact = Fact::Details(details);
+        let fact = Fact::Details(details.clone());
         let (row, created) = if let Some(stored) = known {
-            (stored.row, Created::Known(self.decide(rules, &stored, &fact, now).await?.generation))
+            (stored.row, Created::Known(self.decide(rules, &stored, &fact, now)?.generation))
         } else {
-            let decision = rules.decide(&Generation::new(id, family, Via::Api, now), &fact, self.experience, now);
-            (self.insert(rules, &decision, now).await?, Created::New(decision.generation))
+            let decision = rules.decide(&Generation::new(*id, family, Via::Api, now), &fact, self.experience, now);
+            (self.insert(rules, &decision, now)?, Created::New(decision.generation))
         };
         if let Some((used, render)) = idempotency {
-            let answer = render(&created);
-            self.claim(&used, row, Some(&answer), now).await?;
+            self.claim(used, row, Some(&render(&created)), now)?;
         }
         Ok(created)
     }
 
-    async fn amend(
+    fn amend(
         &mut self,
         rules: &Rules,
         id: GenerationId,
-        details: Details,
+        details: &Details,
         author: &str,
         now: Time,
     ) -> Result<Amended, StoreError> {
-        let Some(stored) = self.by_id(id).await? else { return Ok(Amended::Unknown) };
+        let Some(stored) = self.by_id(id)? else { return Ok(Amended::Unknown) };
         if let Some(provider_id) = &details.provider_id {
-            let holder = self.by_provider_id(stored.generation.family, provider_id).await?;
+            let holder = self.by_provider_id(stored.generation.family, provider_id)?;
             if let Some(other) = holder.filter(|other| other.row != stored.row) {
                 return Ok(Amended::Taken(other.generation.id));
             }
         }
-        let fact = Fact::Details(details);
+        let fact = Fact::Details(details.clone());
         let refused = rules.decide(&stored.generation, &fact, self.experience, now).refused;
         if !refused.is_empty() {
             return Ok(Amended::Refused(refused));
         }
-        let decision = self.decide(rules, &stored, &fact, now).await?;
+        let decision = self.decide(rules, &stored, &fact, now)?;
         if stored.generation.provider_id != decision.generation.provider_id {
-            self.note(stored.row, now, author, "named the provider's generation").await?;
+            self.note(stored.row, now, author, "named the provider's generation")?;
         }
         Ok(Amended::Done(decision.generation))
     }
 
-    async fn bring_near(&mut self, rules: &Rules, now: Time) -> Result<(), StoreError> {
-        sqlx::query(
+    fn bring_near(&mut self, rules: &Rules, now: Time) -> Result<(), StoreError> {
+        self.execute(
             "UPDATE generations SET check_at = ?1
              WHERE check_at > ?1 AND check_at > ?2 + coalesce(expected_by - coalesce(submitted_at, created_at), 0)",
-        )
-        .bind((now + rules.longest_pause()).as_ms())
-        .bind((now + rules.first_look_after()).as_ms())
-        .execute(&mut *self.connection)
-        .await?;
-        sqlx::query("UPDATE generations SET turn_at = ?1 WHERE turn_at > ?1")
-            .bind((now + rules.give_up_after).as_ms())
-            .execute(&mut *self.connection)
-            .await?;
+            params![(now + rules.longest_pause()).as_ms(), (now + rules.first_look_after()).as_ms()],
+        )?;
+        self.execute(
+            "UPDATE generations SET turn_at = ?1 WHERE turn_at > ?1",
+            params![(now + rules.give_up_after).as_ms()],
+        )?;
         Ok(())
     }
 
-    async fn turn(&mut self, rules: &Rules, limit: u32, now: Time) -> Result<usize, StoreError> {
-        let sql = format!("SELECT id, {COLUMNS} FROM generations WHERE turn_at <= ?1 ORDER BY turn_at LIMIT ?2");
-        let due = sqlx::query(sqlx::AssertSqlSafe(sql))
-            .bind(now.as_ms())
-            .bind(limit)
-            .fetch_all(&mut *self.connection)
-            .await?;
-        for row in &due {
-            let stored: Stored = rows::read(row)?;
-            self.decide(rules, &stored, &Fact::TimePassed, now).await?;
+    fn turn(&mut self, rules: &Rules, limit: u32, now: Time) -> Result<usize, StoreError> {
+        let due = self.all(&DUE_TURNS, params![now.as_ms(), limit], |row| rows::read(row))?;
+        for stored in &due {
+            self.decide(rules, stored, &Fact::TimePassed, now)?;
         }
         Ok(due.len())
     }

@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use rusqlite::params;
+
+use super::rows::impossible;
 use super::writer::Tx;
 use super::{Store, StoreError};
 use crate::domain::id::GenerationId;
@@ -43,8 +46,6 @@ pub(super) struct Claim {
     pub(super) answer: Option<(u16, Vec<u8>)>,
 }
 
-type ClaimRow = (i64, Vec<u8>, Vec<u8>, Option<u16>, Option<Vec<u8>>);
-
 impl Claim {
     /// What to say, given what was answered.
     pub(super) fn repeated<T>(self, answer: Option<T>) -> Repeated<T> {
@@ -58,48 +59,48 @@ impl Claim {
 
 impl Tx<'_> {
     /// The row of a key that was used within its time.
-    pub(super) async fn claimed(&mut self, used: &Idempotency, now: Time) -> Result<Option<Claim>, StoreError> {
-        sqlx::query("DELETE FROM idempotency_keys WHERE scope = ?1 AND key = ?2 AND created_at <= ?3")
-            .bind(&used.scope)
-            .bind(&used.key)
-            .bind((now - KEPT).as_ms())
-            .execute(&mut *self.connection)
-            .await?;
-        let row: Option<ClaimRow> = sqlx::query_as(
+    pub(super) fn claimed(&self, used: &Idempotency, now: Time) -> Result<Option<Claim>, StoreError> {
+        self.execute(
+            "DELETE FROM idempotency_keys WHERE scope = ?1 AND key = ?2 AND created_at <= ?3",
+            params![used.scope, used.key, (now - KEPT).as_ms()],
+        )?;
+        self.first(
             "SELECT generation, uid, body_sha256, k.status, body FROM idempotency_keys k JOIN generations g ON g.id = generation
              WHERE scope = ?1 AND key = ?2",
+            params![used.scope, used.key],
+            |row| {
+                let (number, uid, status): (i64, Vec<u8>, Option<u16>) = (row.get(0)?, row.get(1)?, row.get(3)?);
+                Ok(Claim {
+                    row: number,
+                    generation: GenerationId::from_bytes(&uid).ok_or_else(|| impossible("generations", "uid", number))?,
+                    is_same_body: row.get::<_, Vec<u8>>(2)? == used.body_sha256,
+                    answer: status.zip(row.get(4)?),
+                })
+            },
         )
-        .bind(&used.scope)
-        .bind(&used.key)
-        .fetch_optional(&mut *self.connection)
-        .await?;
-        let Some((row, uid, body_sha256, status, body)) = row else { return Ok(None) };
-        let generation =
-            GenerationId::from_bytes(&uid).ok_or_else(|| super::rows::impossible("generations", "uid", row))?;
-        Ok(Some(Claim { row, generation, is_same_body: body_sha256 == used.body_sha256, answer: status.zip(body) }))
     }
 
     /// Takes a key for a generation.
-    pub(super) async fn claim(
-        &mut self,
+    pub(super) fn claim(
+        &self,
         used: &Idempotency,
         row: i64,
         answer: Option<&(u16, Vec<u8>)>,
         now: Time,
     ) -> Result<(), StoreError> {
-        sqlx::query(
+        self.execute(
             "INSERT INTO idempotency_keys (scope, key, body_sha256, created_at, generation, status, body)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-        )
-        .bind(&used.scope)
-        .bind(&used.key)
-        .bind(used.body_sha256.as_slice())
-        .bind(now.as_ms())
-        .bind(row)
-        .bind(answer.map(|(status, _)| *status))
-        .bind(answer.map(|(_, body)| body.as_slice()))
-        .execute(&mut *self.connection)
-        .await?;
+            params![
+                used.scope,
+                used.key,
+                used.body_sha256.as_slice(),
+                now.as_ms(),
+                row,
+                answer.map(|(status, _)| *status),
+                answer.map(|(_, body)| body.as_slice()),
+            ],
+        )?;
         Ok(())
     }
 }
@@ -109,20 +110,14 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`] when nothing was removed.
-    pub async fn prune_idempotency_keys(&self, limit: u32, now: Time) -> Result<u64, StoreError> {
+    pub async fn prune_idempotency_keys(&self, limit: u32, now: Time) -> Result<usize, StoreError> {
         self.writer
             .run(move |tx| {
-                Box::pin(async move {
-                    let pruned = sqlx::query(
-                        "DELETE FROM idempotency_keys WHERE id IN
-                         (SELECT id FROM idempotency_keys WHERE created_at <= ?1 ORDER BY created_at LIMIT ?2)",
-                    )
-                    .bind((now - KEPT).as_ms())
-                    .bind(limit)
-                    .execute(&mut *tx.connection)
-                    .await?;
-                    Ok(pruned.rows_affected())
-                })
+                tx.execute(
+                    "DELETE FROM idempotency_keys WHERE id IN
+                     (SELECT id FROM idempotency_keys WHERE created_at <= ?1 ORDER BY created_at LIMIT ?2)",
+                    params![(now - KEPT).as_ms(), limit],
+                )
             })
             .await
     }

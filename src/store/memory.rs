@@ -1,19 +1,24 @@
 //! A database in memory, for the simulator: the same schema, statements and writer, no disk. It outlives the [`Store`]s opened on
 //! it, as a file outlives a process.
 
-use std::str::FromStr;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions};
 use sqlx::{ConnectOptions, Executor, SqliteConnection};
 use tokio::sync::broadcast;
 
+use super::source::Source;
 use super::waiters::Waiters;
 use super::writer::{self, Listeners, Writer};
 use super::{CHANGES_KEPT, Store, StoreError};
 
+/// Each gets a name of its own.
+static NEXT: AtomicU64 = AtomicU64::new(0);
+
 /// A database in memory.
 #[derive(Debug)]
 pub struct Memory {
+    uri: String,
     options: SqliteConnectOptions,
     /// While one connection is open the database stays.
     anchor: SqliteConnection,
@@ -25,7 +30,10 @@ impl Memory {
     /// # Errors
     /// [`StoreError`] when SQLite cannot do it.
     pub async fn new() -> Result<Self, StoreError> {
-        let options = SqliteConnectOptions::from_str("sqlite::memory:")?
+        let uri = format!("file:recoup-{}?mode=memory&cache=shared", NEXT.fetch_add(1, Ordering::Relaxed));
+        let options = SqliteConnectOptions::new()
+            .filename(&uri)
+            .shared_cache(true)
             .journal_mode(SqliteJournalMode::Memory)
             .foreign_keys(true)
             .statement_cache_capacity(256)
@@ -33,7 +41,7 @@ impl Memory {
         let mut anchor = options.connect().await?;
         let migrated = sqlx::migrate!().run(&mut anchor).await;
         migrated.map_err(|error| StoreError::Failed(error.to_string()))?;
-        Ok(Self { options, anchor })
+        Ok(Self { uri, options, anchor })
     }
 
     /// Opens it, as a process that starts does.
@@ -42,7 +50,7 @@ impl Memory {
             SqlitePoolOptions::new().max_connections(1).idle_timeout(None).connect_lazy_with(self.options.clone());
         let (changes, waiters) = (broadcast::Sender::new(CHANGES_KEPT), Waiters::default());
         let listeners = Listeners { changes: changes.clone(), waiters: waiters.clone() };
-        let (queue, writer) = writer::new(None, self.options.clone(), listeners);
+        let (queue, writer) = writer::new(Source::Memory(self.uri.clone()), listeners);
         (Store { readers, writer: queue, changes, waiters, _lock: None }, writer)
     }
 

@@ -5,6 +5,7 @@
 //! would drop SQLite's locks).
 
 mod audit;
+mod checkpoint;
 mod checks;
 mod credits;
 mod deliveries;
@@ -23,7 +24,9 @@ mod record;
 mod redeliveries;
 mod reports;
 mod retention;
+mod row;
 mod rows;
+mod source;
 mod submissions;
 mod timeline;
 mod waiters;
@@ -52,8 +55,9 @@ pub use reports::{Backlog, UnknownCode};
 pub use submissions::{Begun, Intent, SubmissionRecord};
 pub use timeline::Entry;
 pub use waiters::Watched;
-pub use writer::{Change, Writer};
+pub use writer::{Changes, Writer};
 
+use source::Source;
 use waiters::Waiters;
 use writer::Listeners;
 
@@ -112,19 +116,24 @@ pub enum OpenError {
     },
 }
 
+impl StoreError {
+    /// By SQLite's extended result code: the low byte is the class.
+    fn of_code(code: Option<u32>, text: String) -> Self {
+        match code.map(|code| if code == SHARED_MEMORY_FULL { 13 } else { code & 0xff }) {
+            Some(5 | 6 | 13 | 8) => Self::Unavailable(text), // BUSY, LOCKED, FULL, READONLY
+            Some(10 | 11 | 26) => Self::Broken(text),        // IOERR, CORRUPT, NOTADB
+            _ => Self::Failed(text),
+        }
+    }
+}
+
 #[expect(clippy::wildcard_enum_match_arm, reason = "sqlx adds variants; all but these few are our own mistakes")]
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
         let text = error.to_string();
         match &error {
             sqlx::Error::Database(database) => {
-                // SQLite's extended result codes: the low byte is the class.
-                let code = database.code().and_then(|code| code.parse::<u32>().ok());
-                match code.map(|code| if code == SHARED_MEMORY_FULL { 13 } else { code & 0xff }) {
-                    Some(5 | 6 | 13 | 8) => Self::Unavailable(text), // BUSY, LOCKED, FULL, READONLY
-                    Some(10 | 11 | 26) => Self::Broken(text),        // IOERR, CORRUPT, NOTADB
-                    _ => Self::Failed(text),
-                }
+                Self::of_code(database.code().and_then(|code| code.parse::<u32>().ok()), text)
             }
             sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::WorkerCrashed | sqlx::Error::Io(_) => {
                 Self::Unavailable(text)
@@ -134,12 +143,19 @@ impl From<sqlx::Error> for StoreError {
     }
 }
 
+impl From<rusqlite::Error> for StoreError {
+    fn from(error: rusqlite::Error) -> Self {
+        let code = error.sqlite_error().and_then(|error| u32::try_from(error.extended_code).ok());
+        Self::of_code(code, error.to_string())
+    }
+}
+
 /// The database, to be cloned freely.
 #[derive(Clone, Debug)]
 pub struct Store {
     readers: SqlitePool,
     writer: writer::Queue,
-    changes: broadcast::Sender<Change>,
+    changes: broadcast::Sender<Changes>,
     waiters: Waiters,
     /// `None` for one that only reads.
     _lock: Option<Arc<Lock>>,
@@ -167,11 +183,12 @@ impl Store {
         let readers = SqlitePoolOptions::new()
             .max_connections(READERS)
             .acquire_timeout(BUSY_TIMEOUT)
-            .connect_lazy_with(options.clone().create_if_missing(false).pragma("query_only", "ON"));
+            .connect_lazy_with(options.create_if_missing(false).pragma("query_only", "ON"));
         let changes = broadcast::Sender::new(CHANGES_KEPT);
         let waiters = Waiters::default();
         let listeners = Listeners { changes: changes.clone(), waiters: waiters.clone() };
-        let (queue, writer) = writer::new(Some(connection), options.create_if_missing(false), listeners);
+        connection.close().await.map_err(|error| unusable(&error))?;
+        let (queue, writer) = writer::new(Source::File { path, pages_max: None }, listeners);
         Ok((Self { readers, writer: queue, changes, waiters, _lock: Some(lock) }, writer))
     }
 
@@ -183,8 +200,8 @@ impl Store {
         let options = options(url)?.create_if_missing(false).pragma("query_only", "ON");
         let path = options.get_filename().to_owned();
         let readers = SqlitePoolOptions::new().max_connections(1).acquire_timeout(BUSY_TIMEOUT);
-        let readers = readers.connect_with(options.clone()).await.map_err(|error| OpenError::Unusable {
-            path,
+        let readers = readers.connect_with(options).await.map_err(|error| OpenError::Unusable {
+            path: path.clone(),
             cause: error.to_string(),
             hint: "check `database.url`",
         })?;
@@ -192,12 +209,12 @@ impl Store {
         // A queue nobody serves: what is handed in is refused.
         let waiters = Waiters::default();
         let listeners = Listeners { changes: changes.clone(), waiters: waiters.clone() };
-        let (queue, _) = writer::new(None, options, listeners);
+        let (queue, _) = writer::new(Source::File { path, pages_max: None }, listeners);
         Ok(Self { readers, writer: queue, changes, waiters, _lock: None })
     }
 
     /// Hears of every generation that changed, after its commit.
-    pub fn changes(&self) -> broadcast::Receiver<Change> {
+    pub fn changes(&self) -> broadcast::Receiver<Changes> {
         self.changes.subscribe()
     }
 
@@ -213,13 +230,11 @@ impl Store {
     pub async fn heartbeat(&self, now: Time) -> Result<(), StoreError> {
         self.writer
             .run(move |tx| {
-                Box::pin(async move {
-                    sqlx::query("INSERT INTO heartbeat VALUES (1, ?1) ON CONFLICT (id) DO UPDATE SET at = excluded.at")
-                        .bind(now.as_ms())
-                        .execute(&mut *tx.connection)
-                        .await?;
-                    Ok(())
-                })
+                tx.execute(
+                    "INSERT INTO heartbeat VALUES (1, ?1) ON CONFLICT (id) DO UPDATE SET at = excluded.at",
+                    rusqlite::params![now.as_ms()],
+                )?;
+                Ok(())
             })
             .await
     }

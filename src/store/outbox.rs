@@ -2,10 +2,10 @@
 //!
 //! What is handed out is leased: a process that dies in between sends it again, under the same id.
 
+use std::sync::LazyLock;
 use std::time::Duration;
 
-use sqlx::Row;
-use sqlx::sqlite::SqliteRow;
+use rusqlite::params;
 
 use super::events::{COLUMNS, event};
 use super::record::expect_one;
@@ -59,24 +59,17 @@ impl Store {
         let name = name.to_owned();
         self.writer
             .run(move |tx| {
-                Box::pin(async move {
-                    sqlx::query(
-                        "INSERT INTO outlets (name, position) VALUES (?1, (SELECT coalesce(max(id), 0) FROM events))
-                         ON CONFLICT (name) DO UPDATE SET disabled_at = NULL, reason = NULL",
-                    )
-                    .bind(&name)
-                    .execute(&mut *tx.connection)
-                    .await?;
-                    sqlx::query(
-                        "UPDATE dispatches SET next_at = ?1 WHERE outlet = (SELECT id FROM outlets WHERE name = ?2)
-                            AND state = 'pending' AND last_at IS NULL",
-                    )
-                    .bind(now.as_ms())
-                    .bind(&name)
-                    .execute(&mut *tx.connection)
-                    .await?;
-                    Ok(())
-                })
+                tx.execute(
+                    "INSERT INTO outlets (name, position) VALUES (?1, (SELECT coalesce(max(id), 0) FROM events))
+                     ON CONFLICT (name) DO UPDATE SET disabled_at = NULL, reason = NULL",
+                    params![name],
+                )?;
+                tx.execute(
+                    "UPDATE dispatches SET next_at = ?1 WHERE outlet = (SELECT id FROM outlets WHERE name = ?2)
+                        AND state = 'pending' AND last_at IS NULL",
+                    params![now.as_ms(), name],
+                )?;
+                Ok(())
             })
             .await
     }
@@ -95,9 +88,7 @@ impl Store {
         now: Time,
     ) -> Result<Batch, StoreError> {
         let (name, wants) = (name.to_owned(), wants.clone());
-        self.writer
-            .run(move |mut tx| Box::pin(async move { tx.hand_out(&name, &wants, limit, lease, now).await }))
-            .await
+        self.writer.run(move |tx| tx.hand_out(&name, &wants, limit, lease, now)).await
     }
 
     /// What is to be tried again at an outlet after `latest` is tried then: the clock has jumped back since that was written.
@@ -108,17 +99,12 @@ impl Store {
         let name = name.to_owned();
         self.writer
             .run(move |tx| {
-                Box::pin(async move {
-                    sqlx::query(
-                        "UPDATE dispatches SET next_at = ?1 WHERE outlet = (SELECT id FROM outlets WHERE name = ?2)
-                            AND state = 'pending' AND next_at > ?1",
-                    )
-                    .bind(latest.as_ms())
-                    .bind(name)
-                    .execute(&mut *tx.connection)
-                    .await?;
-                    Ok(())
-                })
+                tx.execute(
+                    "UPDATE dispatches SET next_at = ?1 WHERE outlet = (SELECT id FROM outlets WHERE name = ?2)
+                        AND state = 'pending' AND next_at > ?1",
+                    params![latest.as_ms(), name],
+                )?;
+                Ok(())
             })
             .await
     }
@@ -130,17 +116,14 @@ impl Store {
     pub async fn put_back(&self, dispatches: Vec<i64>, until: Time) -> Result<(), StoreError> {
         self.writer
             .run(move |tx| {
-                Box::pin(async move {
-                    for dispatch in dispatches {
-                        // An attempt that outlived its lease may have ended meanwhile.
-                        sqlx::query("UPDATE dispatches SET next_at = ?1 WHERE id = ?2 AND state = 'pending'")
-                            .bind(until.as_ms())
-                            .bind(dispatch)
-                            .execute(&mut *tx.connection)
-                            .await?;
-                    }
-                    Ok(())
-                })
+                for dispatch in &dispatches {
+                    // An attempt that outlived its lease may have ended meanwhile.
+                    tx.execute(
+                        "UPDATE dispatches SET next_at = ?1 WHERE id = ?2 AND state = 'pending'",
+                        params![until.as_ms(), dispatch],
+                    )?;
+                }
+                Ok(())
             })
             .await
     }
@@ -159,26 +142,16 @@ impl Store {
     ) -> Result<(), StoreError> {
         self.writer
             .run(move |tx| {
-                Box::pin(async move {
-                    let next_at = match outlook {
-                        Outlook::Again { at } => Some(at.as_ms()),
-                        Outlook::Delivered | Outlook::Dead => None,
-                    };
-                    let rows = sqlx::query(
-                        "UPDATE dispatches SET state = ?1, attempts = attempts + 1, next_at = ?2, last_at = ?3, http_status = ?4,
-                                said = ?5 WHERE id = ?6",
-                    )
-                    .bind(outlook.state().as_str())
-                    .bind(next_at)
-                    .bind(now.as_ms())
-                    .bind(http_status)
-                    .bind(said)
-                    .bind(dispatch)
-                    .execute(&mut *tx.connection)
-                    .await?
-                    .rows_affected();
-                    expect_one(rows, "dispatches", dispatch)
-                })
+                let next_at = match outlook {
+                    Outlook::Again { at } => Some(at.as_ms()),
+                    Outlook::Delivered | Outlook::Dead => None,
+                };
+                let rows = tx.execute(
+                    "UPDATE dispatches SET state = ?1, attempts = attempts + 1, next_at = ?2, last_at = ?3, http_status = ?4,
+                            said = ?5 WHERE id = ?6",
+                    params![outlook.state().as_str(), next_at, now.as_ms(), http_status, said, dispatch],
+                )?;
+                expect_one(rows, "dispatches", dispatch)
             })
             .await
     }
@@ -191,15 +164,11 @@ impl Store {
         let name = name.to_owned();
         self.writer
             .run(move |tx| {
-                Box::pin(async move {
-                    sqlx::query("UPDATE outlets SET disabled_at = ?1, reason = ?2 WHERE name = ?3")
-                        .bind(now.as_ms())
-                        .bind(reason)
-                        .bind(name)
-                        .execute(&mut *tx.connection)
-                        .await?;
-                    Ok(())
-                })
+                tx.execute(
+                    "UPDATE outlets SET disabled_at = ?1, reason = ?2 WHERE name = ?3",
+                    params![now.as_ms(), reason, name],
+                )?;
+                Ok(())
             })
             .await
     }
@@ -220,8 +189,22 @@ impl Store {
     }
 }
 
+static DUE_AGAIN: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "SELECT d.id AS dispatch, d.attempts, {COLUMNS} FROM dispatches d JOIN events e ON e.id = d.event
+         JOIN generations g ON g.id = e.generation
+         WHERE d.outlet = ?1 AND d.state = 'pending' AND d.next_at <= ?2 ORDER BY d.next_at LIMIT ?3"
+    )
+});
+static NEW: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "SELECT {COLUMNS}, (SELECT callback_url FROM submissions s WHERE s.generation = e.generation) AS callback_url
+         FROM events e JOIN generations g ON g.id = e.generation WHERE e.id > ?1 ORDER BY e.id LIMIT ?2"
+    )
+});
+
 impl Tx<'_> {
-    async fn hand_out(
+    fn hand_out(
         &mut self,
         name: &str,
         wants: &Wants,
@@ -229,125 +212,85 @@ impl Tx<'_> {
         lease: Duration,
         now: Time,
     ) -> Result<Batch, StoreError> {
-        let outlet: Option<(i64, i64)> =
-            sqlx::query_as("SELECT id, position FROM outlets WHERE name = ?1 AND disabled_at IS NULL")
-                .bind(name)
-                .fetch_optional(&mut *self.connection)
-                .await?;
+        let outlet = self.first(
+            "SELECT id, position FROM outlets WHERE name = ?1 AND disabled_at IS NULL",
+            params![name],
+            |row| Ok((row.get(0)?, row.get(1)?)),
+        )?;
         let Some((outlet, position)) = outlet else { return Ok(Batch { handed: Vec::new(), caught_up: true }) };
         let mut caught_up = true;
         // Half the room at most, or what fails again and again would keep out what is new.
-        let mut handed = self.hand_out_again(outlet, limit.div_ceil(2), now + lease, now).await?;
+        let mut handed = self.hand_out_again(outlet, limit.div_ceil(2), now + lease, now)?;
         if handed.len() < limit {
             let room = limit - handed.len();
-            let new = self.hand_out_new(outlet, position, wants, room, now + lease).await?;
+            let new = self.hand_out_new(outlet, position, wants, room, now + lease)?;
             handed.extend(new.handed);
             caught_up = new.caught_up;
         }
         if wants.callers_only {
             for one in &mut handed {
-                one.caller = self.caller(&one.event).await?;
+                one.caller = self.caller(&one.event)?;
             }
         }
         Ok(Batch { handed, caught_up })
     }
 
-    async fn hand_out_again(
-        &mut self,
-        outlet: i64,
-        limit: usize,
-        until: Time,
-        now: Time,
-    ) -> Result<Vec<Handed>, StoreError> {
-        let sql = format!(
-            "SELECT d.id AS dispatch, d.attempts, {COLUMNS} FROM dispatches d JOIN events e ON e.id = d.event
-             JOIN generations g ON g.id = e.generation
-             WHERE d.outlet = ?1 AND d.state = 'pending' AND d.next_at <= ?2 ORDER BY d.next_at LIMIT ?3"
-        );
-        let rows = sqlx::query(sqlx::AssertSqlSafe(sql))
-            .bind(outlet)
-            .bind(now.as_ms())
-            .bind(i64::try_from(limit).unwrap_or(i64::MAX))
-            .fetch_all(&mut *self.connection)
-            .await?;
-        let mut handed = Vec::new();
-        for row in &rows {
-            let one = again(row)?;
-            sqlx::query("UPDATE dispatches SET next_at = ?1 WHERE id = ?2")
-                .bind(until.as_ms())
-                .bind(one.dispatch)
-                .execute(&mut *self.connection)
-                .await?;
-            handed.push(one);
+    fn hand_out_again(&self, outlet: i64, limit: usize, until: Time, now: Time) -> Result<Vec<Handed>, StoreError> {
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let handed = self.all(&DUE_AGAIN, params![outlet, now.as_ms(), limit], |row| {
+            Ok(Handed {
+                dispatch: row.get("dispatch")?,
+                attempts: row.get("attempts")?,
+                event: event(row)?,
+                caller: None,
+            })
+        })?;
+        for one in &handed {
+            self.execute("UPDATE dispatches SET next_at = ?1 WHERE id = ?2", params![until.as_ms(), one.dispatch])?;
         }
         Ok(handed)
     }
 
-    async fn hand_out_new(
-        &mut self,
+    fn hand_out_new(
+        &self,
         outlet: i64,
         position: i64,
         wants: &Wants,
         room: usize,
         until: Time,
     ) -> Result<Batch, StoreError> {
-        let sql = format!(
-            "SELECT {COLUMNS}, (SELECT callback_url FROM submissions s WHERE s.generation = e.generation) AS callback_url
-             FROM events e JOIN generations g ON g.id = e.generation WHERE e.id > ?1 ORDER BY e.id LIMIT ?2"
-        );
-        let rows = sqlx::query(sqlx::AssertSqlSafe(sql))
-            .bind(position)
-            .bind(LOOK_MAX)
-            .fetch_all(&mut *self.connection)
-            .await?;
+        let looked_at = self.all(&NEW, params![position, LOOK_MAX], |row| {
+            let for_caller = row.get::<_, Option<String>>("callback_url")?.is_some();
+            Ok((row.get::<_, i64>("id")?, event(row)?, for_caller))
+        })?;
+        let looked_at_all = u32::try_from(looked_at.len()).unwrap_or(LOOK_MAX) < LOOK_MAX;
         let (mut handed, mut last) = (Vec::new(), position);
-        for row in &rows {
+        for (row, event, for_caller) in looked_at {
             if handed.len() == room {
                 break;
             }
-            last = row.try_get("id")?;
-            let event = event(row)?;
-            let wanted = !wants.callers_only || row.try_get::<Option<String>, _>("callback_url")?.is_some();
-            if !wanted || !wants.kinds.contains(&event.kind) {
+            last = row;
+            if (wants.callers_only && !for_caller) || !wants.kinds.contains(&event.kind) {
                 continue;
             }
-            let made = sqlx::query(
+            let dispatch = self.add(
                 "INSERT INTO dispatches (outlet, event, state, attempts, next_at) VALUES (?1, ?2, 'pending', 0, ?3)",
-            )
-            .bind(outlet)
-            .bind(last)
-            .bind(until.as_ms())
-            .execute(&mut *self.connection)
-            .await?;
-            handed.push(Handed { dispatch: made.last_insert_rowid(), attempts: 0, event, caller: None });
+                params![outlet, row, until.as_ms()],
+            )?;
+            handed.push(Handed { dispatch, attempts: 0, event, caller: None });
         }
         if last > position {
-            sqlx::query("UPDATE outlets SET position = ?1 WHERE id = ?2")
-                .bind(last)
-                .bind(outlet)
-                .execute(&mut *self.connection)
-                .await?;
+            self.execute("UPDATE outlets SET position = ?1 WHERE id = ?2", params![last, outlet])?;
         }
-        let looked_at_all = u32::try_from(rows.len()).unwrap_or(LOOK_MAX) < LOOK_MAX;
         Ok(Batch { caught_up: looked_at_all || handed.len() == room, handed })
     }
 
-    async fn caller(&mut self, event: &Event) -> Result<Option<(Generation, String)>, StoreError> {
-        let Some(stored) = self.by_id(event.generation).await? else { return Ok(None) };
-        let url: Option<String> = sqlx::query_scalar("SELECT callback_url FROM submissions WHERE generation = ?1")
-            .bind(stored.row)
-            .fetch_optional(&mut *self.connection)
-            .await?
-            .flatten();
-        Ok(url.map(|url| (stored.generation, url)))
+    fn caller(&self, event: &Event) -> Result<Option<(Generation, String)>, StoreError> {
+        let Some(stored) = self.by_id(event.generation)? else { return Ok(None) };
+        let url =
+            self.first("SELECT callback_url FROM submissions WHERE generation = ?1", params![stored.row], |row| {
+                Ok(row.get::<_, Option<String>>(0)?)
+            })?;
+        Ok(url.flatten().map(|url| (stored.generation, url)))
     }
-}
-
-fn again(row: &SqliteRow) -> Result<Handed, StoreError> {
-    Ok(Handed {
-        dispatch: row.try_get("dispatch")?,
-        attempts: row.try_get("attempts")?,
-        event: event(row)?,
-        caller: None,
-    })
 }

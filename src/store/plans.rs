@@ -19,8 +19,8 @@ const SMALL: [&str; 6] = ["outlets", "o", "heartbeat", "unknown_codes", "paces",
 
 /// What stands for the names inside `{}`; the plan does not depend on them.
 const NAMES: [(&str, &str); 8] = [
-    ("({COLUMNS}) = ({})", "uid = uid"),
-    ("({COLUMNS}) VALUES ({})", "DEFAULT VALUES"),
+    ("({COLUMNS}) = ({MARKS})", "uid = uid"),
+    ("({COLUMNS}) VALUES ({MARKS})", "DEFAULT VALUES"),
     ("{COLUMNS}", "*"),
     ("{REPLY}", "*"),
     ("{STATE}", "''"),
@@ -87,7 +87,7 @@ fn statements() -> Vec<(String, String)> {
         let name = file.file_name().unwrap().to_string_lossy().into_owned();
         for literal in literals(&std::fs::read_to_string(file).unwrap()) {
             let verbs = ["SELECT ", "INSERT ", "UPDATE ", "DELETE ", "WITH "];
-            let whole = !literal.ends_with("WHERE TRUE") && !literal.ends_with("= ");
+            let whole = !literal.ends_with("WHERE TRUE") && !literal.ends_with("= ") && !literal.ends_with("> ");
             if whole && verbs.iter().any(|verb| literal.trim_start().starts_with(verb)) {
                 found.push((name.clone(), NAMES.iter().fold(literal, |sql, (name, value)| sql.replace(name, value))));
             }

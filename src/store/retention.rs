@@ -1,5 +1,7 @@
 //! What is removed after a while: raw bodies, and settled generations where the user wants that. Small batches only.
 
+use rusqlite::params;
+
 use super::{Store, StoreError};
 use crate::domain::time::Time;
 
@@ -8,21 +10,15 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`] when nothing was removed.
-    pub async fn prune_bodies(&self, before: Time, limit: u32) -> Result<u64, StoreError> {
+    pub async fn prune_bodies(&self, before: Time, limit: u32) -> Result<usize, StoreError> {
         self.writer
             .run(move |tx| {
-                Box::pin(async move {
-                    let pruned = sqlx::query(
-                        "UPDATE deliveries SET body = NULL WHERE id IN
-                         (SELECT id FROM deliveries WHERE body IS NOT NULL AND received_at < ?1
-                          ORDER BY received_at LIMIT ?2)",
-                    )
-                    .bind(before.as_ms())
-                    .bind(limit)
-                    .execute(&mut *tx.connection)
-                    .await?;
-                    Ok(pruned.rows_affected())
-                })
+                tx.execute(
+                    "UPDATE deliveries SET body = NULL WHERE id IN
+                     (SELECT id FROM deliveries WHERE body IS NOT NULL AND received_at < ?1
+                      ORDER BY received_at LIMIT ?2)",
+                    params![before.as_ms(), limit],
+                )
             })
             .await
     }
@@ -33,29 +29,22 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`] when nothing was removed.
-    pub async fn prune_generations(&self, before: Time, refunds_before: Time, limit: u32) -> Result<u64, StoreError> {
+    pub async fn prune_generations(&self, before: Time, refunds_before: Time, limit: u32) -> Result<usize, StoreError> {
         self.writer
             .run(move |tx| {
-                Box::pin(async move {
-                    let pruned = sqlx::query(
-                        "DELETE FROM generations WHERE id IN
-                         (SELECT id FROM generations INDEXED BY generations_began_at
-                          WHERE coalesce(submitted_at, created_at) < ?1 AND created_at < ?1 AND check_at IS NULL AND attention IS NULL
-                            AND (status IN ('completed', 'rejected')
-                                 OR (status = 'failed' AND (refunded_at IS NOT NULL OR settled_at < ?2)))
-                            AND NOT EXISTS (
-                                SELECT 1 FROM events e WHERE e.generation = generations.id
-                                  AND (e.id > (SELECT min(position) FROM outlets)
-                                       OR EXISTS (SELECT 1 FROM dispatches d WHERE d.event = e.id AND d.state = 'pending')))
-                          ORDER BY coalesce(submitted_at, created_at) LIMIT ?3)",
-                    )
-                    .bind(before.as_ms())
-                    .bind(refunds_before.as_ms())
-                    .bind(limit)
-                    .execute(&mut *tx.connection)
-                    .await?;
-                    Ok(pruned.rows_affected())
-                })
+                tx.execute(
+                    "DELETE FROM generations WHERE id IN
+                     (SELECT id FROM generations INDEXED BY generations_began_at
+                      WHERE coalesce(submitted_at, created_at) < ?1 AND created_at < ?1 AND check_at IS NULL AND attention IS NULL
+                        AND (status IN ('completed', 'rejected')
+                             OR (status = 'failed' AND (refunded_at IS NOT NULL OR settled_at < ?2)))
+                        AND NOT EXISTS (
+                            SELECT 1 FROM events e WHERE e.generation = generations.id
+                              AND (e.id > (SELECT min(position) FROM outlets)
+                                   OR EXISTS (SELECT 1 FROM dispatches d WHERE d.event = e.id AND d.state = 'pending')))
+                      ORDER BY coalesce(submitted_at, created_at) LIMIT ?3)",
+                    params![before.as_ms(), refunds_before.as_ms(), limit],
+                )
             })
             .await
     }

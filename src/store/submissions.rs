@@ -1,12 +1,13 @@
 //! Purchases that pass through us: the intent before the call, the answer after it, and keys that make them happen once.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
-use sqlx::Row;
+use rusqlite::params;
 use sqlx::sqlite::SqliteRow;
 
 use super::idempotency::{Idempotency, Repeated};
 use super::record::expect_one;
+use super::row::Row;
 use super::rows::{self, COLUMNS, impossible};
 use super::writer::Tx;
 use super::{Store, StoreError};
@@ -72,7 +73,7 @@ impl Store {
     /// [`StoreError`] when it was not kept: nothing may be sent.
     pub async fn begin_purchase(&self, rules: &Arc<Rules>, intent: Intent, now: Time) -> Result<Begun, StoreError> {
         let rules = Arc::clone(rules);
-        self.writer.run(move |mut tx| Box::pin(async move { tx.begin_purchase(&rules, intent, now).await })).await
+        self.writer.run(move |tx| tx.begin_purchase(&rules, &intent, now)).await
     }
 
     /// Takes the answer to a purchase in: submission, generation and events in one transaction.
@@ -88,9 +89,7 @@ impl Store {
         now: Time,
     ) -> Result<Decision, StoreError> {
         let rules = Arc::clone(rules);
-        self.writer
-            .run(move |mut tx| Box::pin(async move { tx.finish_purchase(&rules, id, submission, &reply, now).await }))
-            .await
+        self.writer.run(move |tx| tx.finish_purchase(&rules, id, &submission, &reply, now)).await
     }
 
     /// Ends the purchases whose answer the process before this one took to its grave: they may have been made. Only for the
@@ -101,8 +100,7 @@ impl Store {
     pub async fn end_interrupted_purchases(&self, rules: &Arc<Rules>, now: Time) -> Result<(), StoreError> {
         loop {
             let rules = Arc::clone(rules);
-            let batch = self.writer.run(move |mut tx| Box::pin(async move { tx.end_interrupted(&rules, now).await }));
-            match batch.await? {
+            match self.writer.run(move |tx| tx.end_interrupted(&rules, now)).await? {
                 0 => return Ok(()),
                 ended => tracing::warn!(ended, "purchases whose answer was lost when the service last ended"),
             }
@@ -122,10 +120,10 @@ impl Store {
             sqlx::query(sqlx::AssertSqlSafe(sql)).bind(id.as_bytes().as_slice()).fetch_optional(&self.readers).await?;
         let record = |row: SqliteRow| {
             Ok::<_, StoreError>(SubmissionRecord {
-                sent_at: Time::from_ms(row.try_get("sent_at")?),
-                answered_at: row.try_get::<Option<i64>, _>("answered_at")?.map(Time::from_ms),
-                request_bytes: row.try_get("request_bytes")?,
-                request_sha256: row.try_get("request_sha256")?,
+                sent_at: Time::from_ms(row.get("sent_at")?),
+                answered_at: row.get::<Option<i64>>("answered_at")?.map(Time::from_ms),
+                request_bytes: row.get("request_bytes")?,
+                request_sha256: row.get("request_sha256")?,
                 reply: reply(&row)?,
             })
         };
@@ -137,110 +135,103 @@ impl Store {
 pub(super) const REPLY: &str = "result, http_status, content_type, retry_after, error_code, said, body";
 
 /// Reads what came of a purchase; `None` while it is under way.
-pub(super) fn reply(row: &SqliteRow) -> Result<Option<Reply>, StoreError> {
-    let Some(result) = row.try_get::<Option<String>, _>("result")? else { return Ok(None) };
+pub(super) fn reply(row: &impl Row) -> Result<Option<Reply>, StoreError> {
+    let Some(result) = row.get::<Option<String>>("result")? else { return Ok(None) };
     Ok(Some(Reply {
         result: SubmitResult::parse(&result).ok_or_else(|| impossible("submissions", "result", 0))?,
-        http_status: row.try_get("http_status")?,
-        content_type: row.try_get("content_type")?,
-        retry_after: row.try_get("retry_after")?,
-        error_code: row.try_get("error_code")?,
-        said: row.try_get::<Option<String>, _>("said")?.unwrap_or_default(),
-        body: row.try_get::<Option<Vec<u8>>, _>("body")?.unwrap_or_default(),
+        http_status: row.get("http_status")?,
+        content_type: row.get("content_type")?,
+        retry_after: row.get("retry_after")?,
+        error_code: row.get("error_code")?,
+        said: row.get::<Option<String>>("said")?.unwrap_or_default(),
+        body: row.get::<Option<Vec<u8>>>("body")?.unwrap_or_default(),
     }))
 }
 
+static KEPT_REPLY: LazyLock<String> =
+    LazyLock::new(|| format!("SELECT {REPLY} FROM submissions WHERE generation = ?1"));
+static UNANSWERED: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "SELECT id, {COLUMNS} FROM generations WHERE id IN
+         (SELECT generation FROM submissions WHERE answered_at IS NULL LIMIT ?1)"
+    )
+});
+
 impl Tx<'_> {
-    async fn begin_purchase(&mut self, rules: &Rules, intent: Intent, now: Time) -> Result<Begun, StoreError> {
+    fn begin_purchase(&mut self, rules: &Rules, intent: &Intent, now: Time) -> Result<Begun, StoreError> {
         if let Some(idempotency) = &intent.idempotency
-            && let Some(claim) = self.claimed(idempotency, now).await?
+            && let Some(claim) = self.claimed(idempotency, now)?
         {
-            let answer = self.kept_reply(claim.row).await?;
+            let answer = self.first(&KEPT_REPLY, params![claim.row], |row| reply(row))?.flatten();
             return Ok(Begun::Repeated(claim.repeated(answer)));
         }
         let new = Generation::new(intent.id, intent.family, Via::Gateway, now);
-        let decision = rules.decide(&new, &Fact::Intended(intent.details), self.experience, now);
-        let row = self.insert(rules, &decision, now).await?;
-        sqlx::query(
+        let decision = rules.decide(&new, &Fact::Intended(intent.details.clone()), self.experience, now);
+        let row = self.insert(rules, &decision, now)?;
+        self.execute(
             "INSERT INTO submissions (generation, sent_at, request_bytes, request_sha256, callback_url)
              VALUES (?1, ?2, ?3, ?4, ?5)",
-        )
-        .bind(row)
-        .bind(now.as_ms())
-        .bind(i64::try_from(intent.request_bytes).unwrap_or(i64::MAX))
-        .bind(intent.request_sha256.as_slice())
-        .bind(intent.callback_url)
-        .execute(&mut *self.connection)
-        .await?;
+            params![
+                row,
+                now.as_ms(),
+                i64::try_from(intent.request_bytes).unwrap_or(i64::MAX),
+                intent.request_sha256.as_slice(),
+                intent.callback_url,
+            ],
+        )?;
         if let Some(idempotency) = &intent.idempotency {
-            self.claim(idempotency, row, None, now).await?;
+            self.claim(idempotency, row, None, now)?;
         }
         Ok(Begun::New)
     }
 
-    async fn kept_reply(&mut self, row: i64) -> Result<Option<Reply>, StoreError> {
-        let sql = format!("SELECT {REPLY} FROM submissions WHERE generation = ?1");
-        let row = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(row).fetch_optional(&mut *self.connection).await?;
-        Ok(row.as_ref().map(reply).transpose()?.flatten())
-    }
-
-    async fn finish_purchase(
+    fn finish_purchase(
         &mut self,
         rules: &Rules,
         id: GenerationId,
-        submission: Submission,
+        submission: &Submission,
         reply: &Reply,
         now: Time,
     ) -> Result<Decision, StoreError> {
-        let stored = self.by_id(id).await?.ok_or_else(|| StoreError::Failed(format!("generation {id} is gone")))?;
+        let stored = self.by_id(id)?.ok_or_else(|| StoreError::Failed(format!("generation {id} is gone")))?;
         let family = stored.generation.family;
-        let submission = match submission {
-            Submission::Accepted { provider_id, price } => {
-                let holder = self.by_provider_id(family, &provider_id).await?;
-                if holder.is_some_and(|holder| holder.row != stored.row) {
-                    tracing::error!(%id, "the provider sold a generation that is on record already");
-                    Submission::Foreign
-                } else {
-                    Submission::Accepted { provider_id, price }
-                }
-            }
-            other @ (Submission::Refused(_) | Submission::Unclear | Submission::Foreign) => other,
-        };
-        let decision = self.decide(rules, &stored, &Fact::Submission(submission), now).await?;
-        self.answer_submission(stored.row, reply, now).await?;
+        let mut submission = submission.clone();
+        if let Submission::Accepted { provider_id, .. } = &submission
+            && self.by_provider_id(family, provider_id)?.is_some_and(|holder| holder.row != stored.row)
+        {
+            tracing::error!(%id, "the provider sold a generation that is on record already");
+            submission = Submission::Foreign;
+        }
+        let decision = self.decide(rules, &stored, &Fact::Submission(submission), now)?;
+        self.answer_submission(stored.row, reply, now)?;
         match reply.error_code.as_deref() {
-            Some(code) if ErrorCode::of(code).is_none() => self.unknown_code(code, family, now).await?,
+            Some(code) if ErrorCode::of(code).is_none() => self.unknown_code(code, family, now)?,
             Some(_) | None => {}
         }
         Ok(decision)
     }
 
-    async fn answer_submission(&mut self, row: i64, reply: &Reply, now: Time) -> Result<(), StoreError> {
-        let rows = sqlx::query(
+    fn answer_submission(&self, row: i64, reply: &Reply, now: Time) -> Result<(), StoreError> {
+        let rows = self.execute(
             "UPDATE submissions SET answered_at = ?1, result = ?2, http_status = ?3, content_type = ?4, retry_after = ?5,
                     error_code = ?6, said = ?7, body = ?8 WHERE generation = ?9",
-        )
-        .bind(now.as_ms())
-        .bind(reply.result.as_str())
-        .bind(reply.http_status)
-        .bind(&reply.content_type)
-        .bind(&reply.retry_after)
-        .bind(&reply.error_code)
-        .bind(&reply.said)
-        .bind(&reply.body)
-        .bind(row)
-        .execute(&mut *self.connection)
-        .await?
-        .rows_affected();
+            params![
+                now.as_ms(),
+                reply.result.as_str(),
+                reply.http_status,
+                reply.content_type,
+                reply.retry_after,
+                reply.error_code,
+                reply.said,
+                reply.body,
+                row,
+            ],
+        )?;
         expect_one(rows, "submissions", row)
     }
 
-    async fn end_interrupted(&mut self, rules: &Rules, now: Time) -> Result<usize, StoreError> {
-        let sql = format!(
-            "SELECT id, {COLUMNS} FROM generations WHERE id IN
-             (SELECT generation FROM submissions WHERE answered_at IS NULL LIMIT ?1)"
-        );
-        let rows = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(INTERRUPTED_MAX).fetch_all(&mut *self.connection).await?;
+    fn end_interrupted(&mut self, rules: &Rules, now: Time) -> Result<usize, StoreError> {
+        let interrupted = self.all(&UNANSWERED, params![INTERRUPTED_MAX], |row| rows::read(row))?;
         let reply = Reply {
             result: SubmitResult::Unclear,
             http_status: None,
@@ -250,11 +241,10 @@ impl Tx<'_> {
             said: "the process ended before the answer came".to_owned(),
             body: Vec::new(),
         };
-        for row in &rows {
-            let stored = rows::read(row)?;
-            self.decide(rules, &stored, &Fact::Submission(Submission::Unclear), now).await?;
-            self.answer_submission(stored.row, &reply, now).await?;
+        for stored in &interrupted {
+            self.decide(rules, stored, &Fact::Submission(Submission::Unclear), now)?;
+            self.answer_submission(stored.row, &reply, now)?;
         }
-        Ok(rows.len())
+        Ok(interrupted.len())
     }
 }

@@ -35,10 +35,16 @@ impl Waiters {
         Watched { waiters: self.clone(), id, bell: Arc::clone(&waiting.bell) }
     }
 
-    /// Wakes those who wait for this generation.
-    pub(super) fn wake(&self, id: GenerationId) {
-        if let Some(waiting) = self.lock().get(&id) {
-            waiting.bell.notify_waiters();
+    /// Wakes those who wait for these generations.
+    pub(super) fn wake(&self, ids: impl Iterator<Item = GenerationId>) {
+        let all = self.lock();
+        if all.is_empty() {
+            return;
+        }
+        for id in ids {
+            if let Some(waiting) = all.get(&id) {
+                waiting.bell.notify_waiters();
+            }
         }
     }
 
@@ -78,8 +84,7 @@ mod tests {
         let (one, again, other) = (waiters.join(ids[0]), waiters.join(ids[0]), waiters.join(ids[1]));
         let (mut first, mut second, mut third) =
             (Box::pin(one.changed()), Box::pin(again.changed()), Box::pin(other.changed()));
-        waiters.wake(ids[0]);
-        waiters.wake(ids[2]);
+        waiters.wake([ids[0], ids[2]].into_iter());
         assert!(futures_util::poll!(&mut first).is_ready() && futures_util::poll!(&mut second).is_ready());
         assert!(futures_util::poll!(&mut third).is_pending());
         drop((first, second, third));

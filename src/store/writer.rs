@@ -1,16 +1,21 @@
 //! The one writer: commands queue up, one transaction commits many, each caller gets its own result after the commit.
 //!
-//! A command runs in its own savepoint, so a bad one fails alone. A caller that goes away changes nothing: its command is
-//! carried through. When the database is broken the writer ends, and with it the service.
+//! It is a thread with a connection of its own, and its statements are run in place: handing each to another thread, as an async
+//! driver does, costs more than SQLite itself (ADR 10). A command that fails fails alone. A caller that goes away changes
+//! nothing: its command is carried through. When the database is broken the writer ends, and with it the service.
 
-use futures_util::future::BoxFuture;
-use sqlx::sqlite::SqliteConnectOptions;
-use sqlx::{ConnectOptions, Connection, SqliteConnection};
+use std::collections::BTreeSet;
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use rusqlite::{Connection, Params};
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 use super::StoreError;
+use super::checkpoint::Checkpoints;
+use super::source::Source;
 use super::waiters::Waiters;
-use crate::domain::experience::Experience;
+use crate::domain::experience::{Experience, Kind};
 use crate::domain::generation::Generation;
 use crate::domain::id::GenerationId;
 use crate::domain::time::Time;
@@ -18,7 +23,7 @@ use crate::domain::time::Time;
 /// Commands that may wait; more are told to come back later.
 const QUEUE_MAX: usize = 4_096;
 /// Commands one transaction commits at most.
-const GROUP_MAX: usize = 256;
+const GROUP_MAX: usize = 512;
 
 /// A generation changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +36,9 @@ pub struct Change {
     pub told: bool,
 }
 
+/// What one commit changed.
+pub type Changes = Arc<[Change]>;
+
 impl Change {
     pub(super) fn of(generation: &Generation) -> Self {
         let look_at = [generation.watch.check_at, generation.watch.turn_at].into_iter().flatten().min();
@@ -39,13 +47,67 @@ impl Change {
 }
 
 /// What a command writes with.
+#[derive(Debug)]
 pub(super) struct Tx<'c> {
-    /// The connection, inside a transaction.
-    pub(super) connection: &'c mut SqliteConnection,
+    connection: &'c Connection,
     /// The generations that changed: told to listeners after the commit.
     pub(super) changed: &'c mut Vec<Change>,
     /// What was learned so far: decisions are made with it.
     pub(super) experience: &'c mut Experience,
+    /// What of it is still to be written down.
+    pub(super) lessons: &'c mut Lessons,
+}
+
+/// What was learned since it was last written down: once for a group, however many taught the same.
+#[derive(Debug, Default)]
+pub(super) struct Lessons {
+    pub(super) paces: BTreeSet<Kind>,
+    pub(super) trusts: BTreeSet<&'static str>,
+}
+
+impl Tx<'_> {
+    /// Runs a statement; tells how many rows it changed.
+    pub(super) fn execute(&self, sql: &str, values: impl Params) -> Result<usize, StoreError> {
+        Ok(self.connection.prepare_cached(sql)?.execute(values)?)
+    }
+
+    /// The first row of a query.
+    pub(super) fn first<T>(
+        &self,
+        sql: &str,
+        values: impl Params,
+        read: impl FnOnce(&rusqlite::Row<'_>) -> Result<T, StoreError>,
+    ) -> Result<Option<T>, StoreError> {
+        let mut statement = self.connection.prepare_cached(sql)?;
+        let mut rows = statement.query(values)?;
+        rows.next()?.map(read).transpose()
+    }
+
+    /// All rows of a query.
+    pub(super) fn all<T>(
+        &self,
+        sql: &str,
+        values: impl Params,
+        read: impl FnMut(&rusqlite::Row<'_>) -> Result<T, StoreError>,
+    ) -> Result<Vec<T>, StoreError> {
+        all(self.connection, sql, values, read)
+    }
+
+    /// Runs a statement that adds a row; tells which.
+    pub(super) fn add(&self, sql: &str, values: impl Params) -> Result<i64, StoreError> {
+        self.execute(sql, values)?;
+        Ok(self.connection.last_insert_rowid())
+    }
+
+    /// A statement whose values are bound one by one.
+    pub(super) fn statement(&self, sql: &str) -> Result<rusqlite::CachedStatement<'_>, StoreError> {
+        Ok(self.connection.prepare_cached(sql)?)
+    }
+
+    /// The row added last.
+    pub(super) fn last_added(&self) -> i64 {
+        self.connection.last_insert_rowid()
+    }
 }
 
 /// Where commands are handed in.
@@ -54,20 +116,20 @@ pub(super) struct Queue(mpsc::Sender<Box<dyn Command>>);
 
 /// A command with its result's type hidden.
 trait Command: Send {
-    /// Runs it inside the group's transaction; tells whether to keep what it wrote.
-    fn run<'c>(&'c mut self, tx: Tx<'c>) -> BoxFuture<'c, Result<(), StoreError>>;
+    /// Runs it inside the group's transaction. It may be run again, when that was rolled back.
+    fn run(&mut self, tx: &mut Tx<'_>) -> Result<(), StoreError>;
     /// Answers the caller: with the command's own result once committed, else with the group's error.
     fn answer(self: Box<Self>, group: Result<(), StoreError>);
 }
 
-impl std::fmt::Debug for dyn Command {
+impl Debug for dyn Command {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Command")
     }
 }
 
 struct Call<T, F> {
-    work: Option<F>,
+    work: F,
     result: Option<Result<T, StoreError>>,
     caller: oneshot::Sender<Result<T, StoreError>>,
 }
@@ -75,16 +137,13 @@ struct Call<T, F> {
 impl<T, F> Command for Call<T, F>
 where
     T: Send + 'static,
-    F: for<'c> FnOnce(Tx<'c>) -> BoxFuture<'c, Result<T, StoreError>> + Send,
+    F: Fn(&mut Tx<'_>) -> Result<T, StoreError> + Send,
 {
-    fn run<'c>(&'c mut self, tx: Tx<'c>) -> BoxFuture<'c, Result<(), StoreError>> {
-        Box::pin(async move {
-            let Some(work) = self.work.take() else { return Ok(()) };
-            let result = work(tx).await;
-            let kept = result.as_ref().map(|_| ()).map_err(Clone::clone);
-            self.result = Some(result);
-            kept
-        })
+    fn run(&mut self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
+        let result = (self.work)(tx);
+        let kept = result.as_ref().map(|_| ()).map_err(Clone::clone);
+        self.result = Some(result);
+        kept
     }
 
     fn answer(self: Box<Self>, group: Result<(), StoreError>) {
@@ -95,17 +154,18 @@ where
 }
 
 impl Queue {
-    /// Runs `work` inside a transaction and gives its result back after the commit.
+    /// Runs `work` inside a transaction and gives its result back after the commit. It may be run more than once: what it does
+    /// is all in its [`Tx`].
     ///
     /// # Errors
     /// Those of `work`; [`StoreError::Unavailable`] when the queue is full or the writer has ended.
     pub(super) async fn run<T, F>(&self, work: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
-        F: for<'c> FnOnce(Tx<'c>) -> BoxFuture<'c, Result<T, StoreError>> + Send + 'static,
+        F: Fn(&mut Tx<'_>) -> Result<T, StoreError> + Send + 'static,
     {
         let (caller, result) = oneshot::channel();
-        let command = Box::new(Call { work: Some(work), result: None, caller });
+        let command = Box::new(Call { work, result: None, caller });
         self.0.try_send(command).map_err(|error| {
             StoreError::Unavailable(match error {
                 mpsc::error::TrySendError::Full(_) => "too many writes are waiting".to_owned(),
@@ -120,122 +180,183 @@ impl Queue {
 #[derive(Debug)]
 pub struct Writer {
     /// `None` after a group failed: the connection may be in any state, and is opened anew.
-    connection: Option<SqliteConnection>,
+    connection: Option<Connection>,
     /// `None` when it may hold what was not kept, and has to be read again.
     experience: Option<Experience>,
-    options: SqliteConnectOptions,
+    source: Source,
     commands: mpsc::Receiver<Box<dyn Command>>,
     listeners: Listeners,
+    checkpoints: Checkpoints,
 }
 
 /// Who hears of a change after its commit.
 #[derive(Debug)]
 pub(super) struct Listeners {
-    pub(super) changes: broadcast::Sender<Change>,
+    pub(super) changes: broadcast::Sender<Changes>,
     pub(super) waiters: Waiters,
 }
 
 impl Listeners {
-    fn tell(&self, change: Change) {
-        self.waiters.wake(change.id);
-        // No listener is no fault.
-        drop(self.changes.send(change));
+    fn tell(&self, changes: &mut Vec<Change>) {
+        self.waiters.wake(changes.iter().map(|change| change.id));
+        if !changes.is_empty() {
+            // No listener is no fault.
+            drop(self.changes.send(changes.drain(..).collect()));
+        }
     }
 }
 
-/// `options` opens the connection again, should it be needed.
-pub(super) fn new(
-    connection: Option<SqliteConnection>,
-    options: SqliteConnectOptions,
-    listeners: Listeners,
-) -> (Queue, Writer) {
+/// A writer for the database at `source`, which is opened when the first command comes.
+pub(super) fn new(source: Source, listeners: Listeners) -> (Queue, Writer) {
     let (sender, commands) = mpsc::channel(QUEUE_MAX);
-    (Queue(sender), Writer { connection, experience: None, options, commands, listeners })
+    let checkpoints = Checkpoints::new(source.clone());
+    (Queue(sender), Writer { connection: None, experience: None, source, commands, listeners, checkpoints })
 }
 
 impl Writer {
-    /// Takes what is waiting, commits it in one transaction, answers, and again.
+    /// Takes what is waiting, commits it in one transaction, answers, and again; on a thread of its own.
     ///
     /// # Errors
     /// [`StoreError::Broken`]: nothing may be acknowledged any more.
     pub async fn run(mut self) -> Result<(), StoreError> {
-        let mut group = Vec::with_capacity(GROUP_MAX);
-        while self.commands.recv_many(&mut group, GROUP_MAX).await > 0 {
-            let mut changed = Vec::new();
-            let result = self.commit(&mut group, &mut changed).await;
-            let broken = matches!(result, Err(StoreError::Broken(_)));
-            for command in group.drain(..) {
-                command.answer(result.clone());
+        let (end, ended) = oneshot::channel();
+        let thread = std::thread::Builder::new().name("writer".to_owned());
+        let started = thread.spawn(move || {
+            let mut group = Vec::with_capacity(GROUP_MAX);
+            while self.commands.blocking_recv_many(&mut group, GROUP_MAX) > 0 {
+                if let Err(error) = self.serve(&mut group) {
+                    // Whoever waits for the end may have gone.
+                    return drop(end.send(Err(error)));
+                }
+                self.checkpoints.step(self.connection.as_ref());
             }
-            match result {
-                Ok(()) => {
-                    for change in changed {
-                        self.listeners.tell(change);
-                    }
-                }
-                Err(error) if broken => return Err(error),
-                Err(error) => {
-                    // SQLite may have rolled back by itself (a full disk), sqlx does not know of it.
-                    tracing::warn!(%error, "a group of writes was not committed");
-                    if let Some(connection) = self.connection.take() {
-                        drop(connection.close_hard().await);
-                    }
-                }
+            drop(end.send(self.close()));
+        });
+        started.map_err(|error| StoreError::Broken(format!("the writer's thread cannot be started: {error}")))?;
+        ended.await.unwrap_or_else(|_| Err(StoreError::Broken("the writer panicked".to_owned())))
+    }
+
+    /// The same on the caller's thread: for the simulator, in which nothing happens beside it.
+    ///
+    /// # Errors
+    /// [`StoreError::Broken`]: nothing may be acknowledged any more.
+    pub(crate) async fn run_here(mut self) -> Result<(), StoreError> {
+        let mut group = Vec::new();
+        while self.commands.recv_many(&mut group, GROUP_MAX).await > 0 {
+            self.serve(&mut group)?;
+        }
+        self.close()
+    }
+
+    fn serve(&mut self, group: &mut Vec<Box<dyn Command>>) -> Result<(), StoreError> {
+        let mut changed = Vec::new();
+        let result = self.commit(group, &mut changed);
+        for command in group.drain(..) {
+            command.answer(result.clone());
+        }
+        match result {
+            Ok(()) => self.listeners.tell(&mut changed),
+            Err(error @ StoreError::Broken(_)) => return Err(error),
+            Err(error) => {
+                // SQLite may have rolled back by itself (a full disk).
+                tracing::warn!(%error, "a group of writes was not committed");
+                self.connection = None;
             }
         }
-        match self.connection.take() {
-            Some(connection) => connection.close().await.map_err(StoreError::from),
+        Ok(())
+    }
+
+    fn close(self) -> Result<(), StoreError> {
+        match self.connection {
+            Some(connection) => connection.close().map_err(|(_, error)| StoreError::from(error)),
             None => Ok(()),
         }
     }
 
-    async fn commit(&mut self, group: &mut [Box<dyn Command>], changed: &mut Vec<Change>) -> Result<(), StoreError> {
-        let connection = match &mut self.connection {
-            Some(connection) => connection,
-            none => none.insert(self.options.connect().await?),
-        };
-        let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
+    /// All in one transaction; when one of them fails, all again, each in a savepoint of its own.
+    fn commit(&mut self, group: &mut [Box<dyn Command>], changed: &mut Vec<Change>) -> Result<(), StoreError> {
+        let connection = &*self.source.connection(&mut self.connection)?;
+        begin(connection)?;
         // Taken out until the commit: what is learned in a transaction that fails was not.
         let mut experience = match self.experience.take() {
             Some(experience) => experience,
-            None => super::experience::load(&mut transaction).await?,
+            None => super::experience::load(connection)?,
         };
-        if let [command] = group {
-            // Alone it needs no savepoint: what it did wrong is rolled back with the transaction.
-            match command.run(Tx { connection: &mut transaction, changed, experience: &mut experience }).await {
-                Ok(()) => transaction.commit().await?,
-                Err(error @ (StoreError::Broken(_) | StoreError::Unavailable(_))) => return Err(error),
-                Err(StoreError::Impossible(_) | StoreError::Failed(_)) => {
-                    changed.clear();
-                    return Ok(transaction.rollback().await?);
-                }
-            }
-            self.experience = Some(experience);
-            return Ok(());
-        }
-        for command in group {
-            let before = changed.len();
-            let mut savepoint = transaction.begin().await?;
-            match command.run(Tx { connection: &mut savepoint, changed, experience: &mut experience }).await {
-                Ok(()) => savepoint.commit().await?,
+        let mut lessons = Lessons::default();
+        let mut tx = Tx { connection, changed, experience: &mut experience, lessons: &mut lessons };
+        for command in &mut *group {
+            match command.run(&mut tx) {
+                Ok(()) => {}
                 // The whole group fails with it: nothing later can be trusted to be stored.
                 Err(error @ (StoreError::Broken(_) | StoreError::Unavailable(_))) => return Err(error),
                 Err(StoreError::Impossible(_) | StoreError::Failed(_)) => {
-                    changed.truncate(before);
-                    savepoint.rollback().await?;
-                    experience = super::experience::load(&mut transaction).await?;
+                    changed.clear();
+                    execute(connection, "ROLLBACK")?;
+                    return if group.len() == 1 { Ok(()) } else { self.commit_apart(group, changed) };
                 }
             }
         }
-        transaction.commit().await?;
+        tx.write_lessons()?;
+        execute(connection, "COMMIT")?;
+        self.experience = Some(experience);
+        Ok(())
+    }
+
+    /// As [`Self::commit`], so that a command that fails does so alone.
+    fn commit_apart(&mut self, group: &mut [Box<dyn Command>], changed: &mut Vec<Change>) -> Result<(), StoreError> {
+        let Some(connection) = &self.connection else { return Ok(()) };
+        begin(connection)?;
+        let mut experience = super::experience::load(connection)?;
+        for command in group {
+            let before = changed.len();
+            execute(connection, "SAVEPOINT command")?;
+            let mut lessons = Lessons::default();
+            let mut tx = Tx { connection, changed, experience: &mut experience, lessons: &mut lessons };
+            match command.run(&mut tx).and_then(|()| tx.write_lessons()) {
+                Ok(()) => {}
+                Err(error @ (StoreError::Broken(_) | StoreError::Unavailable(_))) => return Err(error),
+                Err(StoreError::Impossible(_) | StoreError::Failed(_)) => {
+                    changed.truncate(before);
+                    execute(connection, "ROLLBACK TO command")?;
+                    experience = super::experience::load(connection)?;
+                }
+            }
+            execute(connection, "RELEASE command")?;
+        }
+        execute(connection, "COMMIT")?;
         self.experience = Some(experience);
         Ok(())
     }
 }
 
+/// All rows of a query.
+pub(super) fn all<T>(
+    connection: &Connection,
+    sql: &str,
+    values: impl Params,
+    mut read: impl FnMut(&rusqlite::Row<'_>) -> Result<T, StoreError>,
+) -> Result<Vec<T>, StoreError> {
+    let mut statement = connection.prepare_cached(sql)?;
+    let (mut rows, mut found) = (statement.query(values)?, Vec::new());
+    while let Some(row) = rows.next()? {
+        found.push(read(row)?);
+    }
+    Ok(found)
+}
+
+fn begin(connection: &Connection) -> Result<(), StoreError> {
+    execute(connection, "BEGIN IMMEDIATE")
+}
+
+fn execute(connection: &Connection, sql: &str) -> Result<(), StoreError> {
+    connection.prepare_cached(sql)?.execute([])?;
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
-    use sqlx::{Executor, Row};
+    use sqlx::sqlite::SqliteConnectOptions;
+    use sqlx::{ConnectOptions, Executor, Row};
 
     use super::*;
 
@@ -246,17 +367,15 @@ mod tests {
         sqlx::migrate!().run(&mut connection).await.unwrap();
         connection.execute("CREATE TABLE numbers (n INTEGER NOT NULL UNIQUE) STRICT").await.unwrap();
         let listeners = Listeners { changes: broadcast::Sender::new(16), waiters: Waiters::default() };
-        let (queue, writer) = new(Some(connection), options.clone(), listeners);
+        let (queue, writer) = new(Source::File { path: file, pages_max: None }, listeners);
         (queue, writer, options)
     }
 
     async fn insert(queue: &Queue, n: i64) -> Result<i64, StoreError> {
         queue
             .run(move |tx| {
-                Box::pin(async move {
-                    sqlx::query("INSERT INTO numbers VALUES (?1)").bind(n).execute(&mut *tx.connection).await?;
-                    Ok(n)
-                })
+                tx.execute("INSERT INTO numbers VALUES (?1)", [n])?;
+                Ok(n)
             })
             .await
     }
@@ -283,14 +402,7 @@ mod tests {
     }
 
     async fn execute(queue: &Queue, sql: &'static str) -> Result<(), StoreError> {
-        queue
-            .run(move |tx| {
-                Box::pin(async move {
-                    tx.connection.execute(sql).await?;
-                    Ok(())
-                })
-            })
-            .await
+        queue.run(move |tx| tx.execute(sql, []).map(drop)).await
     }
 
     #[tokio::test]
@@ -298,8 +410,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (queue, mut writer, options) = writer(&folder).await;
         // A connection opened again is as limited.
-        writer.options = options.clone().pragma("max_page_count", "100");
-        writer.connection = Some(writer.options.connect().await.unwrap());
+        writer.source = Source::File { path: folder.path().join("test.db"), pages_max: Some(100) };
         let mut running = tokio::task::JoinSet::new();
         running.spawn(writer.run());
         execute(&queue, "CREATE TABLE bodies (body BLOB) STRICT").await.unwrap();

@@ -257,10 +257,10 @@ impl Shares {
 }
 
 /// Ends when an event came to be, or may have.
-async fn told(changes: &mut tokio::sync::broadcast::Receiver<crate::store::Change>) {
+async fn told(changes: &mut tokio::sync::broadcast::Receiver<crate::store::Changes>) {
     loop {
         match changes.recv().await {
-            Ok(change) if !change.told => {}
+            Ok(changes) if !changes.iter().any(|change| change.told) => {}
             Ok(_) | Err(RecvError::Lagged(_)) => return,
             Err(RecvError::Closed) => return std::future::pending().await,
         }

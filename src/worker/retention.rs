@@ -54,7 +54,7 @@ pub async fn run(
 }
 
 /// One batch of each kind; tells how much was removed.
-async fn remove(retention: Retention, store: &Store, clock: &dyn Clock) -> Result<u64, StoreError> {
+async fn remove(retention: Retention, store: &Store, clock: &dyn Clock) -> Result<usize, StoreError> {
     let now = clock.now();
     let mut removed = store.prune_idempotency_keys(BATCH, now).await?;
     if !retention.payloads.is_zero() {

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::Clock;
 use crate::domain::time::Time;
 use crate::flow::reconcile::{Ask, AskError, Permit, Reconciler};
-use crate::store::{Change, Store, StoreError};
+use crate::store::{Changes, Store, StoreError};
 
 /// Longest sleep: bounds what a jump of the clock or a lost wake-up can do.
 const LOOK_AT_LEAST_EVERY: Duration = Duration::from_mins(1);
@@ -141,10 +141,10 @@ impl Sweeper {
 }
 
 /// Ends when a generation changed so that it wants to be looked at before `planned`.
-async fn earlier(changes: &mut broadcast::Receiver<Change>, planned: Time) {
+async fn earlier(changes: &mut broadcast::Receiver<Changes>, planned: Time) {
     loop {
         match changes.recv().await {
-            Ok(change) if change.look_at.is_none_or(|at| at >= planned) => {}
+            Ok(changes) if changes.iter().all(|change| change.look_at.is_none_or(|at| at >= planned)) => {}
             // Something is due sooner, or we missed what changed: look.
             Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => return,
             Err(broadcast::error::RecvError::Closed) => return std::future::pending().await,

@@ -1,0 +1,154 @@
+#!/usr/bin/env python3
+"""How many webhooks a second are answered durably, beside what bounds it and beside what one would write instead.
+
+    benches/ingest.py target/release/recoup [--rounds 3] [--seconds 5] [--connections 1,16,64,256] [--only recoup,log]
+
+Runs the do-nothing handler, the append log with one flush for a group, recoup, the straightforward pool, Fastify with better-sqlite3
+and Flask in turn on the same machine, under wrk (apt-get install wrk); prints medians, spread and ratios. Every webhook tells of
+another generation: recoup does its whole work for each. What the Node and Python peers need is fetched into target/peers.
+"""
+import argparse, glob, json, os, re, shutil, signal, socket, statistics, subprocess, sys, tempfile, time
+
+parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+parser.add_argument("binary")
+parser.add_argument("--rounds", type=int, default=3)
+parser.add_argument("--seconds", type=int, default=5)
+parser.add_argument("--connections", default="1,16,64,256")
+parser.add_argument("--only", default="nothing,log,recoup,pool,fastify,flask")
+options = parser.parse_args()
+BINARY = os.path.abspath(options.binary)
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+PEERS = os.path.join(ROOT, "target", "peers")
+SECRET = "a secret of the benchmark, long enough"
+NAMES = {
+    "nothing": "a handler that does nothing", "log": "append log, one flush for a group", "recoup": "recoup",
+    "pool": "axum with an sqlx pool, one transaction each", "fastify": "Fastify with better-sqlite3", "flask": "Flask under gunicorn",
+}
+LUA = """
+local thread_number = 0
+function setup(thread) thread:set("number", thread_number); thread_number = thread_number + 1 end
+function init(args) sent = 0; run = args[1] end
+function request()
+  sent = sent + 1
+  local body = string.format('{"generation_id":"%s-%d-%d","status":"completed","video_url":"https://cdn.example/v/%s-%d-%d.mp4","model":"kling-o3-video-5s","message":null}', run, number, sent, run, number, sent)
+  return wrk.format("POST", nil, {["content-type"] = "application/json"}, body)
+end
+"""
+
+
+def peers():
+    """The peers' own programs, built or fetched once."""
+    built = subprocess.run(["cargo", "build", "--release", "--locked", "--bench", "peers", "--message-format", "json"],
+                           cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout
+    rust = [json.loads(line).get("executable") for line in built.splitlines() if '"name":"peers"' in line]
+    os.makedirs(PEERS, exist_ok=True)
+    if "fastify" in options.only and not os.path.exists(os.path.join(PEERS, "node_modules", "better-sqlite3")):
+        subprocess.run(["npm", "install", "--no-fund", "--no-audit", "--prefix", PEERS, "fastify@5", "better-sqlite3@12"], check=True)
+    if "flask" in options.only and not os.path.exists(os.path.join(PEERS, "venv", "bin", "gunicorn")):
+        subprocess.run([sys.executable, "-m", "venv", os.path.join(PEERS, "venv")], check=True)
+        subprocess.run([os.path.join(PEERS, "venv", "bin", "pip"), "install", "-q", "flask==3.*", "gunicorn==23.*"], check=True)
+    for name in ("fastify.mjs", "flask_app.py"):
+        shutil.copy(os.path.join(ROOT, "benches", "peers", name), PEERS)
+    return next(executable for executable in rust if executable)
+
+
+def free_port():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+def environment(port):
+    return {
+        "PATH": os.environ["PATH"], "RECOUP_PROVIDER__API_KEY": "none", "RECOUP_PROVIDER__BASE_URL": "http://127.0.0.1:1",
+        "RECOUP_API__KEY": "a key of the benchmark", "RECOUP_WEBHOOK__SECRETS": SECRET, "RECOUP_WEBHOOK__CONFIRM": "never",
+        "RECOUP_SERVER__LISTEN": f"127.0.0.1:{port}", "RECOUP_SERVER__PUBLIC_URL": f"http://127.0.0.1:{port}",
+        "RECOUP_LOG__LEVEL": "off",
+    }
+
+
+def start(which, folder, port, rust):
+    """The process, and the path that webhooks go to."""
+    if which == "recoup":
+        url = subprocess.run([BINARY, "callback-url", "kling/o3-video"], cwd=folder, env=environment(port), check=True,
+                             stdout=subprocess.PIPE, text=True).stdout
+        path = re.search(r"/webhooks/\S+", url).group()
+        return subprocess.Popen([BINARY, "serve"], cwd=folder, env=environment(port)), path
+    if which == "fastify":
+        return subprocess.Popen(["node", os.path.join(PEERS, "fastify.mjs"), str(port)], cwd=folder), "/webhooks/x"
+    if which == "flask":
+        gunicorn = os.path.join(PEERS, "venv", "bin", "gunicorn")
+        return subprocess.Popen([gunicorn, "--pythonpath", PEERS, "-w", "2", "-k", "gthread", "--threads", "4", "--log-level", "error",
+                                 "-b", f"127.0.0.1:{port}", "flask_app:app"], cwd=folder), "/webhooks/x"
+    return subprocess.Popen([rust, which, str(port)], cwd=folder), "/webhooks/x"
+
+
+def wrk(port, path, connections, seconds, script, run):
+    threads = 1 if connections == 1 else 2
+    output = subprocess.run(
+        ["wrk", "-t", str(threads), "-c", str(connections), "-d", f"{seconds}s", "--timeout", "20s", "--latency", "-s", script,
+         f"http://127.0.0.1:{port}{path}", "--", run], check=True, stdout=subprocess.PIPE, text=True).stdout
+    if "Non-2xx" in output or "Socket errors" in output:
+        raise SystemExit(f"not every webhook was answered 200:\n{output}")
+    span = lambda percent: float_ms(re.search(rf"^\s+{percent}%\s+(\S+)\s*$", output, re.M).group(1))
+    return float(re.search(r"Requests/sec:\s+(\S+)", output).group(1)), span(50), span(99)
+
+
+def float_ms(text):
+    for unit, factor in (("us", 1e-3), ("ms", 1.0), ("s", 1e3)):
+        if text.endswith(unit):
+            return float(text.removesuffix(unit)) * factor
+    raise ValueError(text)
+
+
+def ready(port, process):
+    while True:
+        if process.poll() is not None:
+            raise SystemExit(f"{process.args} ended")
+        try:
+            socket.create_connection(("127.0.0.1", port), 1).close()
+            return
+        except OSError:
+            time.sleep(0.02)
+
+
+def resident_mb(process):
+    with open(f"/proc/{process.pid}/status") as status:
+        return int(re.search(r"VmHWM:\s+(\d+)", status.read()).group(1)) / 1024
+
+
+rust = peers()
+every = [int(connections) for connections in options.connections.split(",")]
+which = options.only.split(",")
+rates = {(one, connections): [] for one in which for connections in every}
+peak, wal = {}, {}
+with tempfile.TemporaryDirectory() as script_folder:
+    script = os.path.join(script_folder, "webhooks.lua")
+    with open(script, "w") as file:
+        file.write(LUA)
+    for nth in range(options.rounds):
+        for one in which:
+            with tempfile.TemporaryDirectory(dir=os.path.join(ROOT, "target")) as folder:
+                port = free_port()
+                process, path = start(one, folder, port, rust)
+                try:
+                    ready(port, process)
+                    wrk(port, path, 16, 1, script, f"{nth}-warm")
+                    for connections in every:
+                        rates[one, connections].append(wrk(port, path, connections, options.seconds, script, f"{nth}-{connections}"))
+                    peak[one] = max(peak.get(one, 0), resident_mb(process))
+                    sizes = [os.path.getsize(name) for name in glob.glob(os.path.join(folder, "*-wal")) + glob.glob(os.path.join(folder, "*/*-wal"))]
+                    wal[one] = max([wal.get(one, 0)] + [size / 2**20 for size in sizes])
+                finally:
+                    process.send_signal(signal.SIGTERM)
+                    process.wait(60)
+
+for connections in every:
+    print(f"\n| {connections} connections | a second | of the log | p50 ms | p99 ms | peak MB | WAL MB |\n|---|---|---|---|---|---|---|")
+    median = lambda one: statistics.median(rate for rate, _, _ in rates[one, connections])
+    for one in which:
+        all_rates = [rate for rate, _, _ in rates[one, connections]]
+        of_log = f"{median(one) / median('log'):.2f}" if "log" in which else ""
+        p50, p99 = (statistics.median(run[place] for run in rates[one, connections]) for place in (1, 2))
+        print(f"| {NAMES[one]} | {median(one):,.0f} ({min(all_rates):,.0f}-{max(all_rates):,.0f}) | {of_log} | {p50:.2f} | {p99:.2f} "
+              f"| {peak[one]:.0f} | {wal[one]:.0f} |")

@@ -1,0 +1,91 @@
+//! Checkpoints off the commit path: what the log holds is copied into the database file by a thread beside the writer.
+//!
+//! That alone would let the log grow for ever: under steady writes there is always a frame that is not copied yet, and SQLite
+//! begins the log anew only when there is none. So the writer finishes what the thread began, between two groups; little is left
+//! to copy then.
+
+use std::cell::Cell;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{SyncSender, sync_channel};
+
+use rusqlite::Connection;
+
+use super::StoreError;
+use super::source::Source;
+
+/// Pages in the log from which on they are copied: 4 MiB.
+const BEGIN: i32 = 1_000;
+/// Pages in the log from which on the writer waits for readers so that the log can begin anew: 48 MiB.
+const LIMIT: i32 = 12_000;
+
+thread_local! {
+    /// Pages in the log after this thread's last commit.
+    static PAGES: Cell<i32> = const { Cell::new(0) };
+}
+
+/// Notes how long the log is after every commit of this connection, and keeps SQLite from checkpointing inside of them.
+pub(super) fn watch(connection: &Connection) {
+    connection.wal_hook(Some(|_, pages| {
+        PAGES.set(pages);
+        Ok(())
+    }));
+}
+
+/// The writer's side.
+#[derive(Debug)]
+pub(super) struct Checkpoints {
+    source: Source,
+    /// Asks the thread for a pass; `None` until the first.
+    thread: Option<SyncSender<()>>,
+    is_under_way: bool,
+    is_copied: Arc<AtomicBool>,
+}
+
+impl Checkpoints {
+    pub(super) fn new(source: Source) -> Self {
+        Self { source, thread: None, is_under_way: false, is_copied: Arc::default() }
+    }
+
+    /// Between two groups: has a pass begun, finished, or enforced, as the log's length wants.
+    pub(super) fn step(&mut self, connection: Option<&Connection>) {
+        let (Some(connection), pages) = (connection, PAGES.get()) else { return };
+        if self.is_copied.swap(false, Ordering::Acquire) {
+            self.is_under_way = false;
+            checkpoint(connection, "PRAGMA wal_checkpoint(PASSIVE)");
+        } else if pages >= LIMIT {
+            checkpoint(connection, "PRAGMA wal_checkpoint(RESTART)");
+        } else if pages >= BEGIN && !self.is_under_way {
+            self.is_under_way = self.begin();
+        }
+    }
+
+    fn begin(&mut self) -> bool {
+        let thread = self.thread.get_or_insert_with(|| {
+            let (ask, asked) = sync_channel::<()>(1);
+            let (source, is_copied) = (self.source.clone(), Arc::clone(&self.is_copied));
+            let thread = std::thread::Builder::new().name("checkpoints".to_owned());
+            // Without the thread, the limit makes the writer do it.
+            drop(thread.spawn(move || {
+                let mut connection = None;
+                for () in asked {
+                    match source.connection(&mut connection) {
+                        Ok(connection) => checkpoint(connection, "PRAGMA wal_checkpoint(PASSIVE)"),
+                        Err(error) => tracing::warn!(%error, "cannot checkpoint"),
+                    }
+                    is_copied.store(true, Ordering::Release);
+                }
+            }));
+            ask
+        });
+        thread.try_send(()).is_ok()
+    }
+}
+
+/// One pass. What it could not do the next one does.
+fn checkpoint(connection: &Connection, sql: &str) {
+    let done = connection.prepare_cached(sql).and_then(|mut pragma| pragma.query_row([], |_| Ok(())));
+    if let Err(error) = done.map_err(StoreError::from) {
+        tracing::warn!(%error, "a checkpoint was not made");
+    }
+}
