@@ -210,12 +210,13 @@ async fn dispatch(tasks: &Tasks, config: &Config, api: &Api) -> Result<(), Build
     let outlets = config.events.endpoints.iter().map(endpoint);
     for (name, target, wants) in outlets.chain([(CALLERS.to_owned(), Target::Callers, callers)]) {
         // Before anything can happen: a new outlet gets what happens from now on.
-        api.store.open_outlet(&name, api.clock.now()).await?;
+        api.store.open_outlet(&name, wants.callers_only, api.clock.now()).await?;
         let dispatcher = Dispatcher {
             name,
             target,
             wants,
             schedule: Arc::clone(&schedule),
+            refund_window: api.rules.refund_window,
             sink: sink.clone(),
             store: api.store.clone(),
             clock: Arc::clone(&api.clock),

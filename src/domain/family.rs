@@ -105,6 +105,17 @@ impl std::fmt::Debug for Family {
 }
 
 impl Family {
+    /// The number it is stored as: its place in the table, from 1 on.
+    pub fn code(&self) -> u8 {
+        let place = FAMILIES.iter().position(|family| family.path == self.path);
+        place.and_then(|place| u8::try_from(place + 1).ok()).unwrap_or(0)
+    }
+
+    /// The family stored as that number.
+    pub fn of_code(code: u8) -> Option<&'static Self> {
+        FAMILIES.get(usize::from(code).checked_sub(1)?)
+    }
+
     /// The family of that path; `None` for a path the provider does not document.
     pub fn of(path: &str) -> Option<&'static Self> {
         FAMILIES.iter().find(|family| family.path == path)

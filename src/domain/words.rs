@@ -1,4 +1,6 @@
-//! Enums that are words outside and in the database: one list gives the variants, their words and the way back.
+//! Enums that are words outside and numbers in the database: one list gives the variants, their words and the way back.
+//!
+//! The number is the place in the list, so a new word goes to its end.
 
 macro_rules! words {
     ($(#[$doc:meta])* $name:ident { $($(#[$word_doc:meta])* $variant:ident = $word:literal,)+ }) => {
@@ -10,9 +12,20 @@ macro_rules! words {
             /// All of them.
             pub const ALL: &[Self] = &[$(Self::$variant,)+];
 
-            /// The word used outside and in the database.
+            /// The word used outside.
             pub const fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $word,)+ }
+            }
+
+            /// The number it is stored as, from 1 on.
+            #[expect(clippy::as_conversions, reason = "a variant's place among the variants")]
+            pub const fn code(self) -> u8 {
+                self as u8 + 1
+            }
+
+            /// The value stored as that number.
+            pub fn of_code(code: u8) -> Option<Self> {
+                Self::ALL.get(usize::from(code).checked_sub(1)?).copied()
             }
 
             /// The value of that word.

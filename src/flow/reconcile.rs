@@ -180,7 +180,7 @@ impl Reconciler {
         timeout: Duration,
     ) -> Result<Self, StoreError> {
         let now = clock.now();
-        store.end_interrupted_checks(now).await?;
+        store.end_interrupted_checks(&rules, now).await?;
         let reads = store.last_reads(per_minute).await?;
         let ages = reads.into_iter().map(|(sent, answered)| now.since(answered.unwrap_or(sent)));
         let budget = Budget::new(per_minute, Arc::clone(&clock), ages);
@@ -251,7 +251,7 @@ impl Reconciler {
     pub async fn begin(&self, id: GenerationId, asked_for: bool) -> Result<Permit, AskError> {
         let place = self.under_way.enter(id).map_err(AskError::UnderWay)?;
         let slot = self.budget.take(asked_for)?;
-        match self.store.begin_check(id, asked_for, self.lease, self.clock.now()).await {
+        match self.store.begin_check(&self.rules, id, asked_for, self.lease, self.clock.now()).await {
             Ok(Some(reading)) => Ok(Permit { reading, slot, place }),
             Ok(None) => {
                 slot.give_back();

@@ -79,7 +79,7 @@ async fn list(
     let paging = paging(&mut query)?;
     query.end()?;
     let Some(filter) = filter else { return Ok(Json(ListView::whole(Vec::new()))) };
-    let page = api.store.events(&filter, &paging).await?;
+    let page = api.store.events(&filter, &paging, api.rules.refund_window).await?;
     Ok(Json(ListView::of(page, |told| EventView::of(told, None))))
 }
 
@@ -92,7 +92,7 @@ async fn one(
 ) -> Result<Response, Problem> {
     query.end()?;
     let found = match EventId::parse(&id) {
-        Ok(id) => api.store.event(id).await?,
+        Ok(id) => api.store.event(id, api.rules.refund_window).await?,
         Err(_) => None,
     };
     let (told, dispatches) = found.ok_or_else(|| Problem::not_found("There is no event of this id."))?;
@@ -216,7 +216,7 @@ impl Reader {
                 let body = serde_json::to_string(&event.body()).ok()?;
                 return Some(sse::Event::default().id(event.id.to_string()).event(event.kind.as_str()).data(body));
             }
-            match self.api.store.events_after(self.position, PAGE).await {
+            match self.api.store.events_after(self.position, PAGE, self.api.rules.refund_window).await {
                 Ok(page) if page.is_empty() => self.wait().await?,
                 Ok(page) => self.page = page.into_iter(),
                 Err(error) => {

@@ -13,7 +13,7 @@ use crate::store::{Delivery, Page, Received};
 pub(super) struct DeliveryView {
     id: DeliveryId,
     generation: Option<GenerationId>,
-    family: String,
+    family: &'static str,
     reference: &'static str,
     received_at: Time,
     disposition: &'static str,
@@ -28,7 +28,7 @@ impl From<Delivery> for DeliveryView {
         Self {
             id: delivery.id,
             generation: delivery.generation,
-            family: delivery.family,
+            family: delivery.family.path,
             reference: if delivery.standing { "standing" } else { "generation" },
             received_at: delivery.received_at,
             disposition: delivery.disposition.as_str(),

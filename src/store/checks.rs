@@ -77,24 +77,28 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`] when that was not kept.
-    pub async fn end_interrupted_checks(&self, now: Time) -> Result<(), StoreError> {
+    pub async fn end_interrupted_checks(&self, rules: &Arc<Rules>, now: Time) -> Result<(), StoreError> {
+        let rules = Arc::clone(rules);
         self.writer
             .run(move |tx| {
                 let interrupted = tx.all(
-                    "SELECT id, generation FROM (SELECT id, generation, answered_at FROM checks ORDER BY id DESC LIMIT ?1)
-                     WHERE answered_at IS NULL AND generation IS NOT NULL",
+                    "SELECT c.id, g.uid FROM (SELECT id, generation, answered_at FROM checks ORDER BY id DESC LIMIT ?1) c
+                     JOIN generations g ON g.id = c.generation WHERE c.answered_at IS NULL",
                     params![INTERRUPTED_MAX],
-                    |row| Ok((row.get(0)?, row.get(1)?)),
+                    |row| Ok((row.get::<_, i64>(0)?, row.get::<_, Vec<u8>>(1)?)),
                 )?;
-                for (check, generation) in interrupted {
-                    let (check, generation): (i64, i64) = (check, generation);
+                for (check, uid) in interrupted {
                     tx.execute(
                         "UPDATE checks SET answered_at = ?1, answer = 'nothing', said = ?2 WHERE id = ?3",
                         params![now.as_ms(), "the process ended before the answer came", check],
                     )?;
+                    let id = GenerationId::from_bytes(&uid);
+                    let stored = id.map(|id| tx.by_id(id)).transpose()?.flatten();
+                    let Some(stored) = stored else { continue };
+                    tx.freeze(&stored, rules.refund_window)?;
                     tx.execute(
                         "UPDATE generations SET check_at = min(check_at, ?1) WHERE id = ?2 AND check_at IS NOT NULL",
-                        params![now.as_ms(), generation],
+                        params![now.as_ms(), stored.row],
                     )?;
                 }
                 Ok(())
@@ -125,12 +129,14 @@ impl Store {
     /// [`StoreError`] when it was not kept: the read must not be made.
     pub async fn begin_check(
         &self,
+        rules: &Arc<Rules>,
         id: GenerationId,
         asked_for: bool,
         lease: Duration,
         now: Time,
     ) -> Result<Option<Reading>, StoreError> {
-        self.writer.run(move |tx| tx.begin_check(id, asked_for, lease, now)).await
+        let refund_window = rules.refund_window;
+        self.writer.run(move |tx| tx.begin_check(id, asked_for, lease, refund_window, now)).await
     }
 
     /// Takes an answer in: check, outcome and events in one transaction.
@@ -196,7 +202,7 @@ impl Store {
                     }
                 };
                 let decision = rules.decide(&new, &Fact::Answer(told.answer.clone()), tx.experience, now);
-                let row = tx.insert(&rules, &decision, now)?;
+                let row = tx.insert(&decision, now)?;
                 tx.execute(
                     "UPDATE checks SET generation = ?1 WHERE uid = ?2",
                     params![row, check.as_bytes().as_slice()],
@@ -239,6 +245,7 @@ impl Tx<'_> {
         id: GenerationId,
         asked_for: bool,
         lease: Duration,
+        refund_window: Duration,
         now: Time,
     ) -> Result<Option<Reading>, StoreError> {
         let Some(stored) = self.by_id(id)? else { return Ok(None) };
@@ -248,6 +255,7 @@ impl Tx<'_> {
         }
         let check = CheckId::fresh(now);
         self.insert_check(check, Some(stored.row), now)?;
+        self.freeze(&stored, refund_window)?;
         // A read that was asked for on a settled generation makes nothing due.
         let lease = due.then_some((now + lease).as_ms());
         let rows = self.execute(

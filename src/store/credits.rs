@@ -1,13 +1,16 @@
-//! The money report's groups: whole hours out of the sums that triggers keep, the edges out of the generations themselves.
+//! The money report's groups: whole hours out of the sums that the writer keeps, the edges out of the generations themselves.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use rusqlite::params;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Row, SqliteConnection};
 
 use super::rows::impossible;
+use super::writer::Tx;
 use super::{Store, StoreError};
-use crate::domain::generation::{Attention, Status};
+use crate::domain::generation::{Attention, Generation, Status};
 use crate::domain::money::Usd;
 use crate::domain::money_report::{Group, MoneyReport, Sum};
 use crate::domain::time::Time;
@@ -36,6 +39,56 @@ impl Cut {
             return Self { hours: (0, 0), edges: [(since, until), (0, 0)] };
         }
         Self { hours: (first, last), edges: [(since, first * HOUR_MS), (last * HOUR_MS, until)] }
+    }
+}
+
+/// What the sums are to be changed by.
+#[derive(Debug, Default)]
+pub(super) struct Totals(BTreeMap<Key, (i64, i64, i64)>);
+
+/// What is summed up together: hour of the purchase, status, attention, error code, model, recovered, refunded.
+type Key = (i64, u8, u8, String, String, bool, bool);
+
+impl Totals {
+    /// Takes a change of a generation in.
+    pub(super) fn count(&mut self, before: Option<&Generation>, after: Option<&Generation>) {
+        for (generation, sign) in [(before, -1), (after, 1)] {
+            let Some(generation) = generation else { continue };
+            let code = generation.state.error().and_then(|error| error.code.clone());
+            let key = (
+                generation.began_at().as_ms() / HOUR_MS,
+                generation.state.status().code(),
+                generation.attention.map_or(0, Attention::code),
+                code.unwrap_or_default(),
+                generation.request.model.clone().unwrap_or_default(),
+                generation.state.learned().is_some_and(|learned| learned.recovered),
+                generation.refunded_at.is_some(),
+            );
+            let (count, priced, micros) = self.0.entry(key).or_default();
+            *count += sign;
+            *priced += sign * i64::from(generation.price.is_some());
+            *micros += sign * generation.price.map_or(0, Usd::as_micros);
+        }
+    }
+}
+
+impl Tx<'_> {
+    /// Brings the sums up to date.
+    pub(super) fn write_totals(&mut self) -> Result<(), StoreError> {
+        for (key, change) in std::mem::take(&mut self.totals.0) {
+            let (hour, status, attention, error_code, model, recovered, refunded) = key;
+            let (count, priced, micros) = change;
+            if change == (0, 0, 0) {
+                continue;
+            }
+            self.execute(
+                "INSERT INTO credit_totals VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)
+                 ON CONFLICT DO UPDATE SET generations = generations + excluded.generations, priced = priced + excluded.priced,
+                                           micros = micros + excluded.micros",
+                params![hour, status, attention, error_code, model, recovered, refunded, count, priced, micros],
+            )?;
+        }
+        Ok(())
     }
 }
 
@@ -84,7 +137,7 @@ async fn edge_groups(connection: &mut SqliteConnection, (from, to): Span) -> Res
         return Ok(Vec::new());
     }
     let rows = sqlx::query(
-        "SELECT status, coalesce(attention, '') AS attention, coalesce(error_code, '') AS error_code,
+        "SELECT status, coalesce(attention, 0) AS attention, coalesce(error_code, '') AS error_code,
                 coalesce(model, '') AS model, recovered, refunded_at IS NOT NULL AS refunded, count(*) AS count,
                 count(price_micros) AS priced, coalesce(sum(price_micros), 0) AS micros
          FROM generations WHERE coalesce(submitted_at, created_at) >= ?1 AND coalesce(submitted_at, created_at) < ?2
@@ -101,7 +154,7 @@ async fn edge_groups(connection: &mut SqliteConnection, (from, to): Span) -> Res
 async fn awaiting_refund(connection: &mut SqliteConnection, span: Span, failed_after: Time) -> Result<Sum, StoreError> {
     let (count, micros): (i64, i64) = sqlx::query_as(
         "SELECT count(*), coalesce(sum(price_micros), 0) FROM generations INDEXED BY generations_failed_at
-         WHERE status = 'failed' AND refunded_at IS NULL AND settled_at > ?1
+         WHERE status = 8 AND refunded_at IS NULL AND settled_at > ?1
            AND coalesce(submitted_at, created_at) >= ?2 AND coalesce(submitted_at, created_at) < ?3",
     )
     .bind(failed_after.as_ms())
@@ -116,13 +169,12 @@ fn group(row: &SqliteRow) -> Result<Group, StoreError> {
     let text = |column: &str| -> Result<Option<String>, StoreError> {
         Ok(Some(row.try_get::<String, _>(column)?).filter(|text| !text.is_empty()))
     };
-    let status: String = row.try_get("status")?;
-    let attention = text("attention")?;
+    let (status, attention): (u8, u8) = (row.try_get("status")?, row.try_get("attention")?);
     let wrong = |column: &str| impossible("credit_totals", column, 0);
     let count = |column: &str| u64::try_from(row.try_get::<i64, _>(column)?).map_err(|_| wrong(column));
     Ok(Group {
-        status: Status::parse(&status).ok_or_else(|| wrong("status"))?,
-        attention: attention.map(|word| Attention::parse(&word).ok_or_else(|| wrong("attention"))).transpose()?,
+        status: Status::of_code(status).ok_or_else(|| wrong("status"))?,
+        attention: Attention::of_code(attention),
         error_code: text("error_code")?,
         model: text("model")?,
         recovered: row.try_get("recovered")?,

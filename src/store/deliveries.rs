@@ -4,11 +4,13 @@ use std::sync::Arc;
 
 use rusqlite::params;
 use sha2::{Digest, Sha256};
-use sqlx::sqlite::{Sqlite, SqliteRow};
-use sqlx::{QueryBuilder, Row};
+use sqlx::Row;
+use sqlx::sqlite::SqliteRow;
 
-use super::pages::{self, Page, Paging};
+use super::pages::{Page, Paging};
 use super::rows::{Stored, impossible};
+use super::sql::Sql;
+use super::walk::{self, Key, Walk};
 use super::writer::Tx;
 use super::{Store, StoreError};
 use crate::domain::callback::Reference;
@@ -68,7 +70,7 @@ pub struct Delivery {
     /// The generation it is about.
     pub generation: Option<GenerationId>,
     /// The family of its URL.
-    pub family: String,
+    pub family: &'static Family,
     /// Whether it came by a standing URL.
     pub standing: bool,
     /// When it came.
@@ -114,6 +116,26 @@ pub struct DeliveryFilter {
     pub generation: Option<GenerationId>,
 }
 
+/// What a webhook is about.
+enum Subject {
+    /// Nothing that it could be told from.
+    Nothing,
+    /// A generation on record.
+    Known(Stored),
+    /// One that is first heard of now; not stored yet.
+    New(Generation),
+}
+
+impl Subject {
+    fn id(&self) -> Option<GenerationId> {
+        match self {
+            Self::Nothing => None,
+            Self::Known(stored) => Some(stored.generation.id),
+            Self::New(generation) => Some(generation.id),
+        }
+    }
+}
+
 const COLUMNS: &str = "d.id, d.uid, g.uid AS generation_uid, d.family, d.standing, d.received_at, d.disposition, d.reason, \
                        d.body_bytes, d.body_sha256, d.replay_of";
 
@@ -138,7 +160,8 @@ impl Store {
     /// [`StoreError`] when the database cannot be read.
     pub async fn delivery(&self, id: DeliveryId) -> Result<Option<Received>, StoreError> {
         let sql = format!(
-            "SELECT {COLUMNS}, d.body FROM deliveries d LEFT JOIN generations g ON g.id = d.generation WHERE d.uid = ?1"
+            "SELECT {COLUMNS}, (SELECT body FROM bodies WHERE delivery = d.id) AS body
+             FROM deliveries d LEFT JOIN generations g ON g.id = d.generation WHERE d.uid = ?1"
         );
         let row =
             sqlx::query(sqlx::AssertSqlSafe(sql)).bind(id.as_bytes().as_slice()).fetch_optional(&self.readers).await?;
@@ -153,12 +176,11 @@ impl Store {
     pub async fn replay(&self, id: DeliveryId) -> Result<Replay, StoreError> {
         let Some(Received { delivery, body }) = self.delivery(id).await? else { return Ok(Replay::Unknown) };
         let Some(body) = body else { return Ok(Replay::BodyGone) };
-        let family = Family::of(&delivery.family).ok_or_else(|| impossible("deliveries", "family", 0))?;
         let reference = match delivery.generation {
             Some(generation) if !delivery.standing => Reference::Generation(generation),
             Some(_) | None => Reference::Standing,
         };
-        Ok(Replay::Ready(Arrival::of(family, reference, body, Some(id))))
+        Ok(Replay::Ready(Arrival::of(delivery.family, reference, body, Some(id))))
     }
 
     /// A page of deliveries, newest first unless asked otherwise.
@@ -166,90 +188,117 @@ impl Store {
     /// # Errors
     /// [`StoreError`] when the database cannot be read.
     pub async fn deliveries(&self, filter: &DeliveryFilter, paging: &Paging) -> Result<Page<Delivery>, StoreError> {
-        let mut query = QueryBuilder::<Sqlite>::new(format!(
-            "SELECT {COLUMNS} FROM deliveries d LEFT JOIN generations g ON g.id = d.generation WHERE TRUE"
-        ));
-        pages::any_of(&mut query, "d.disposition", filter.dispositions.iter().map(|word| word.as_str()));
-        if let Some(generation) = filter.generation {
-            query.push(" AND d.generation = (SELECT id FROM generations WHERE uid = ");
-            query.push_bind(generation.as_bytes().to_vec()).push(")");
-        }
-        pages::finish(&mut query, "d.id", paging);
-        let rows = query.build().fetch_all(&self.readers).await?;
-        pages::page(&rows, paging, read)
+        walk::page(&self.readers, &filter.walks(), COLUMNS, paging, read).await
     }
 }
 
+impl DeliveryFilter {
+    pub(super) fn walks(&self) -> Vec<Walk> {
+        let walk = |from, by: Sql, rest: Sql| Walk { from, key: BY_NUMBER, by, rest };
+        let dispositions = || Sql::default().any_of("d.disposition", self.dispositions.iter().map(|word| word.code()));
+        if let Some(generation) = self.generation {
+            let by = Sql::new("d.generation = (SELECT id FROM generations WHERE uid = ");
+            let by = by.bind(generation.as_bytes().to_vec()).push(")");
+            return vec![walk(OF_GENERATION, by, dispositions())];
+        }
+        if self.dispositions.is_empty() {
+            return vec![walk(ALL, Sql::default(), Sql::default())];
+        }
+        let each = self.dispositions.iter().map(|word| Sql::new("d.disposition = ").bind(word.code()));
+        each.map(|by| walk(OF_DISPOSITION, by, Sql::default())).collect()
+    }
+}
+
+const BY_NUMBER: Key = Key { time: None, number: "d.id" };
+const ALL: &str = "deliveries d NOT INDEXED LEFT JOIN generations g ON g.id = d.generation";
+const OF_GENERATION: &str =
+    "deliveries d INDEXED BY deliveries_generation LEFT JOIN generations g ON g.id = d.generation";
+const OF_DISPOSITION: &str =
+    "deliveries d INDEXED BY deliveries_disposition LEFT JOIN generations g ON g.id = d.generation";
+
 impl Tx<'_> {
     fn record_webhook(&mut self, rules: &Rules, arrival: &Arrival, now: Time) -> Result<Recorded, StoreError> {
-        let (stored, fact) = self.subject(rules, arrival, now)?;
-        let generation = stored.as_ref().map(|stored| stored.generation.id);
+        let (subject, fact) = self.subject(rules, arrival, now)?;
+        let generation = subject.id();
         if arrival.notice.is_err() {
             // Kept once per identical body, and asked about once.
             let disposition = Disposition::Unreadable;
+            let stored = match subject {
+                Subject::Nothing => None,
+                Subject::Known(stored) => Some(stored),
+                Subject::New(generation) => Some(self.adopt(&generation, rules, now)?),
+            };
             let delivery = self.keep(stored.as_ref().map(|stored| stored.row), arrival, disposition, now)?;
             if let (Some(stored), Some(_)) = (&stored, delivery) {
                 self.decide(rules, stored, &fact, now)?;
             }
             return Ok(Recorded { delivery, generation, disposition });
         }
-        let Some(stored) = stored else {
-            return Err(StoreError::Failed("a readable webhook about nothing".to_owned()));
+        let (row, decision, full) = match subject {
+            Subject::Nothing => return Err(StoreError::Failed("a readable webhook about nothing".to_owned())),
+            Subject::Known(stored) => {
+                let decision = self.decide(rules, &stored, &fact, now)?;
+                (stored.row, decision, stored.generation.deliveries >= KEPT_MAX)
+            }
+            Subject::New(generation) => {
+                let decision = rules.decide(&generation, &fact, self.experience, now);
+                self.learn(rules, &generation, &decision, now);
+                (self.insert(&decision, now)?, decision, false)
+            }
         };
-        let decision = self.decide(rules, &stored, &fact, now)?;
         let disposition = decision.disposition.unwrap_or(Disposition::Accepted);
-        let full = stored.generation.deliveries >= KEPT_MAX && disposition == Disposition::Duplicate;
-        let delivery = if full { None } else { self.keep(Some(stored.row), arrival, disposition, now)? };
+        let full = full && disposition == Disposition::Duplicate;
+        let delivery = if full { None } else { self.keep(Some(row), arrival, disposition, now)? };
         Ok(Recorded { delivery, generation, disposition })
     }
 
-    /// The generation a webhook is about, and what it means for it. One nobody has told us of is taken on.
-    fn subject(&mut self, rules: &Rules, arrival: &Arrival, now: Time) -> Result<(Option<Stored>, Fact), StoreError> {
-        let reference = arrival.reference;
-        let fact = match &arrival.notice {
-            Ok(notice) => Fact::Webhook { reference, notice: notice.clone() },
-            Err(_) => Fact::UnreadableWebhook,
+    /// What a webhook is about, and what it means for it. A generation nobody has told us of is taken on.
+    fn subject(&mut self, rules: &Rules, arrival: &Arrival, now: Time) -> Result<(Subject, Fact), StoreError> {
+        let (reference, family) = (arrival.reference, arrival.family);
+        let Ok(notice) = &arrival.notice else {
+            let subject = match reference {
+                Reference::Standing => Subject::Nothing,
+                Reference::Generation(id) => self
+                    .by_id(id)?
+                    .map_or_else(|| Subject::New(self.first_heard_of(rules, id, family, now)), Subject::Known),
+            };
+            return Ok((subject, Fact::UnreadableWebhook));
         };
-        let by_provider_id = match &arrival.notice {
-            Ok(notice) => self.by_provider_id(arrival.family, &notice.provider_id)?,
-            Err(_) => None,
-        };
-        let stored = match reference {
-            Reference::Standing if arrival.notice.is_err() => return Ok((None, fact)),
-            Reference::Standing => match by_provider_id {
-                Some(stored) => stored,
-                None => self.adopt(rules, GenerationId::fresh(now), arrival.family, now)?,
-            },
+        let fact = Fact::Webhook { reference, notice: notice.clone() };
+        let by_provider_id = self.by_provider_id(family, &notice.provider_id)?;
+        let known = match reference {
+            Reference::Standing => by_provider_id,
             Reference::Generation(id) => {
-                let stored = match self.by_id(id)? {
-                    Some(stored) => stored,
-                    // The token is authentic: we minted it, and have lost the row since (an older backup).
-                    None => self.adopt(rules, id, arrival.family, now)?,
-                };
-                match by_provider_id {
-                    Some(other) if other.generation.id != id => {
-                        // The id belongs to another generation: neither is overwritten, and the provider is asked.
-                        self.decide(rules, &other, &Fact::Doubted, now)?;
-                        return Ok((Some(stored), Fact::ForeignWebhook));
-                    }
-                    Some(_) | None => stored,
+                // An authentic token without a row: we minted it, and have lost the row since (an older backup).
+                let stored = self.by_id(id)?;
+                if let Some(other) = by_provider_id.filter(|other| other.generation.id != id) {
+                    // The id belongs to another generation: neither is overwritten, and the provider is asked.
+                    self.decide(rules, &other, &Fact::Doubted, now)?;
+                    let subject = stored
+                        .map_or_else(|| Subject::New(self.first_heard_of(rules, id, family, now)), Subject::Known);
+                    return Ok((subject, Fact::ForeignWebhook));
                 }
+                stored
             }
         };
-        Ok((Some(stored), fact))
+        let id = match reference {
+            Reference::Standing => GenerationId::fresh(now),
+            Reference::Generation(id) => id,
+        };
+        let subject = known.map_or_else(|| Subject::New(self.first_heard_of(rules, id, family, now)), Subject::Known);
+        Ok((subject, fact))
     }
 
-    /// Takes on a generation that is first heard of in a webhook.
-    fn adopt(
-        &mut self,
-        rules: &Rules,
-        id: GenerationId,
-        family: &'static Family,
-        now: Time,
-    ) -> Result<Stored, StoreError> {
+    /// A generation that is first heard of in a webhook; not stored yet.
+    fn first_heard_of(&self, rules: &Rules, id: GenerationId, family: &'static Family, now: Time) -> Generation {
         let new = Generation::new(id, family, Via::Webhook, now);
-        let decision = rules.decide(&new, &Fact::TimePassed, self.experience, now);
-        let row = self.insert(rules, &decision, now)?;
+        rules.decide(&new, &Fact::TimePassed, self.experience, now).generation
+    }
+
+    /// Stores a generation that is first heard of.
+    fn adopt(&mut self, generation: &Generation, rules: &Rules, now: Time) -> Result<Stored, StoreError> {
+        let decision = rules.decide(generation, &Fact::TimePassed, self.experience, now);
+        let row = self.insert(&decision, now)?;
         Ok(Stored { row, generation: decision.generation })
     }
 
@@ -262,25 +311,29 @@ impl Tx<'_> {
     ) -> Result<Option<DeliveryId>, StoreError> {
         let id = DeliveryId::fresh(now);
         let rows = self.execute(
-            "INSERT INTO deliveries (uid, generation, family, standing, received_at, disposition, reason, body, body_bytes,
-                                     body_sha256, replay_of)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)
+            "INSERT INTO deliveries (uid, generation, family, standing, received_at, disposition, reason, body_bytes, body_sha256,
+                                     replay_of)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)
              ON CONFLICT DO NOTHING",
             params![
                 id.as_bytes().as_slice(),
                 generation,
-                arrival.family.path,
+                arrival.family.code(),
                 arrival.reference == Reference::Standing,
                 now.as_ms(),
-                disposition.as_str(),
+                disposition.code(),
                 arrival.notice.as_ref().err().map(ToString::to_string),
-                arrival.body,
                 i64::try_from(arrival.body.len()).unwrap_or(i64::MAX),
                 arrival.body_sha256.as_slice(),
                 arrival.replay_of.as_ref().map(|id| id.as_bytes().as_slice()),
             ],
         )?;
-        Ok((rows == 1).then_some(id))
+        if rows == 0 {
+            return Ok(None);
+        }
+        let row = self.last_added();
+        self.execute("INSERT INTO bodies (delivery, body) VALUES (?1, ?2)", params![row, arrival.body])?;
+        Ok(Some(id))
     }
 }
 
@@ -289,16 +342,16 @@ fn read(row: &SqliteRow) -> Result<Delivery, StoreError> {
     let impossible = |column| impossible("deliveries", column, id);
     let uid: Vec<u8> = row.try_get("uid")?;
     let generation: Option<Vec<u8>> = row.try_get("generation_uid")?;
-    let disposition: String = row.try_get("disposition")?;
+    let (family, disposition) = (row.try_get("family")?, row.try_get("disposition")?);
     let replay_of: Option<Vec<u8>> = row.try_get("replay_of")?;
     let body_bytes: i64 = row.try_get("body_bytes")?;
     Ok(Delivery {
         id: DeliveryId::from_bytes(&uid).ok_or_else(|| impossible("uid"))?,
         generation: generation.as_deref().and_then(GenerationId::from_bytes),
-        family: row.try_get("family")?,
+        family: Family::of_code(family).ok_or_else(|| impossible("family"))?,
         standing: row.try_get("standing")?,
         received_at: Time::from_ms(row.try_get("received_at")?),
-        disposition: Disposition::parse(&disposition).ok_or_else(|| impossible("disposition"))?,
+        disposition: Disposition::of_code(disposition).ok_or_else(|| impossible("disposition"))?,
         reason: row.try_get("reason")?,
         body_bytes: u64::try_from(body_bytes).map_err(|_| impossible("body_bytes"))?,
         body_sha256: row.try_get("body_sha256")?,

@@ -1,14 +1,20 @@
 //! Events as they are read: lists, single ones, and the stream's next pages.
 
-use sqlx::QueryBuilder;
-use sqlx::sqlite::{Sqlite, SqliteRow};
+use std::sync::LazyLock;
+use std::time::Duration;
 
-use super::pages::{self, Page, Paging};
+use serde_json::value::{RawValue, to_raw_value};
+use sqlx::sqlite::SqliteRow;
+
+use super::pages::{Page, Paging};
 use super::row::Row;
-use super::rows::impossible;
+use super::rows::{self, JOINED, impossible};
+use super::sql::Sql;
+use super::walk::{self, Key, Walk};
 use super::{Store, StoreError};
 use crate::domain::event::{DispatchState, Event, EventKind};
 use crate::domain::id::{EventId, GenerationId};
+use crate::domain::shown::Shown;
 use crate::domain::time::Time;
 
 /// Which events to list.
@@ -50,18 +56,60 @@ pub struct Told {
     pub state: DispatchState,
 }
 
-pub(super) const COLUMNS: &str = "e.id, e.uid, g.uid AS generation_uid, e.kind, e.at, e.sequence, e.shown";
-/// The state of an event over all its dispatches.
-const STATE: &str = "CASE WHEN EXISTS (SELECT 1 FROM dispatches d WHERE d.event = e.id AND d.state = 'pending') THEN 'pending'
-     WHEN EXISTS (SELECT 1 FROM dispatches d WHERE d.event = e.id AND d.state = 'dead') THEN 'dead' ELSE 'delivered' END";
+/// The columns of [`event`], behind those of its generation.
+const COLUMNS: &str = "e.id AS event_id, e.uid AS event_uid, e.kind, e.at, e.sequence, e.shown";
+/// Where it stands: pending while any place has not got it, dead when one never will; as [`DispatchState`] is stored.
+const STATE: &str = "CASE WHEN EXISTS (SELECT 1 FROM dispatches d WHERE d.event = e.id AND d.state = 1) THEN 1
+     WHEN EXISTS (SELECT 1 FROM dispatches d WHERE d.event = e.id AND d.state = 3) THEN 3 ELSE 2 END";
+
+/// What is selected of `events e` and `generations g` for [`event`].
+pub(super) static SELECTED: LazyLock<String> = LazyLock::new(|| format!("{JOINED}, {COLUMNS}"));
+static WITH_STATE: LazyLock<String> = LazyLock::new(|| format!("{JOINED}, {COLUMNS}, {STATE} AS state"));
+
+const BY_NUMBER: Key = Key { time: None, number: "e.id" };
+const BY_SEQUENCE: Key = Key { time: None, number: "e.sequence" };
+const ALL: &str = "events e NOT INDEXED CROSS JOIN generations g ON g.id = e.generation";
+const OF_GENERATION: &str =
+    "events e INDEXED BY sqlite_autoindex_events_2 CROSS JOIN generations g ON g.id = e.generation";
+const OF_KIND: &str = "events e INDEXED BY events_kind CROSS JOIN generations g ON g.id = e.generation";
+const UNDELIVERED: Key = Key { time: None, number: "s.event" };
+const OF_STATE: &str = "dispatches s INDEXED BY dispatches_state
+     CROSS JOIN events e ON e.id = s.event CROSS JOIN generations g ON g.id = e.generation";
+/// An event that waits for several places is one row.
+const ONCE: &str =
+    "NOT EXISTS (SELECT 1 FROM dispatches o WHERE o.event = s.event AND o.state = s.state AND o.id < s.id)";
 
 impl EventFilter {
-    pub(super) fn push(&self, query: &mut QueryBuilder<Sqlite>) {
-        pages::any_of(query, "e.kind", self.kinds.iter().map(|kind| kind.as_str()));
-        pages::any_of(query, STATE, self.states.iter().map(|state| state.as_str()));
+    pub(super) fn walks(&self) -> Vec<Walk> {
+        let kinds = || Sql::default().any_of("e.kind", self.kinds.iter().map(|kind| kind.code()));
+        let rest = || kinds().any_of(STATE, self.states.iter().map(|state| state.code()));
+        let walk = |from, key, by: Sql| vec![Walk { from, key, by, rest: rest() }];
         if let Some(generation) = self.generation {
-            query.push(" AND e.generation = (SELECT id FROM generations WHERE uid = ");
-            query.push_bind(generation.as_bytes().to_vec()).push(")");
+            let by = Sql::new("e.generation = (SELECT id FROM generations WHERE uid = ");
+            return walk(OF_GENERATION, BY_SEQUENCE, by.bind(generation.as_bytes().to_vec()).push(")"));
+        }
+        if !self.states.is_empty() && !self.states.contains(&DispatchState::Delivered) {
+            let states = self.states.iter().map(|state| Sql::new("s.state <> 2 AND s.state = ").bind(state.code()));
+            let walks = states.flat_map(|by| walk(OF_STATE, UNDELIVERED, by));
+            return walks.map(|walk| Walk { rest: walk.rest.and(ONCE), ..walk }).collect();
+        }
+        if !self.kinds.is_empty() {
+            let kinds = self.kinds.iter().map(|kind| Sql::new("e.kind = ").bind(kind.code()));
+            return kinds.flat_map(|by| walk(OF_KIND, BY_NUMBER, by)).collect();
+        }
+        walk(ALL, BY_NUMBER, Sql::default())
+    }
+
+    /// What an event has to fulfil.
+    pub(super) fn condition(&self) -> Sql {
+        let kinds = Sql::default().any_of("e.kind", self.kinds.iter().map(|kind| kind.code()));
+        let condition = kinds.any_of(STATE, self.states.iter().map(|state| state.code()));
+        match self.generation {
+            None => condition,
+            Some(generation) => {
+                let of = condition.and("e.generation = (SELECT id FROM generations WHERE uid = ");
+                of.bind(generation.as_bytes().to_vec()).push(")")
+            }
         }
     }
 }
@@ -71,38 +119,41 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`] when the database cannot be read.
-    pub async fn events(&self, filter: &EventFilter, paging: &Paging) -> Result<Page<Told>, StoreError> {
-        let mut query = QueryBuilder::<Sqlite>::new(format!(
-            "SELECT {COLUMNS}, {STATE} AS state FROM events e JOIN generations g ON g.id = e.generation WHERE TRUE"
-        ));
-        filter.push(&mut query);
-        pages::finish(&mut query, "e.id", paging);
-        let rows = query.build().fetch_all(&self.readers).await?;
-        pages::page(&rows, paging, told)
+    pub async fn events(
+        &self,
+        filter: &EventFilter,
+        paging: &Paging,
+        refund_window: Duration,
+    ) -> Result<Page<Told>, StoreError> {
+        walk::page(&self.readers, &filter.walks(), &WITH_STATE, paging, |row| told(row, refund_window)).await
     }
 
     /// One event and where it went.
     ///
     /// # Errors
     /// [`StoreError`] when the database cannot be read.
-    pub async fn event(&self, id: EventId) -> Result<Option<(Told, Vec<Dispatch>)>, StoreError> {
-        let sql = format!(
-            "SELECT {COLUMNS}, {STATE} AS state FROM events e JOIN generations g ON g.id = e.generation WHERE e.uid = ?1"
-        );
+    pub async fn event(
+        &self,
+        id: EventId,
+        refund_window: Duration,
+    ) -> Result<Option<(Told, Vec<Dispatch>)>, StoreError> {
+        static ONE: LazyLock<String> = LazyLock::new(|| {
+            format!("SELECT {} FROM events e JOIN generations g ON g.id = e.generation WHERE e.uid = ?1", &*WITH_STATE)
+        });
         let uid = id.as_bytes().as_slice();
         // One transaction, so that the state and the dispatches it follows from are of the same moment.
         let mut snapshot = self.readers.begin().await?;
-        let row = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(uid).fetch_optional(&mut *snapshot).await?;
+        let row = sqlx::query(ONE.as_str()).bind(uid).fetch_optional(&mut *snapshot).await?;
         let Some(row) = row else { return Ok(None) };
         let dispatches = sqlx::query(
             "SELECT o.name, d.state, d.attempts, d.last_at, d.next_at, d.http_status, d.said
              FROM dispatches d JOIN outlets o ON o.id = d.outlet WHERE d.event = ?1 ORDER BY d.id",
         )
-        .bind(row.get::<i64>("id")?)
+        .bind(row.get::<i64>("event_id")?)
         .fetch_all(&mut *snapshot)
         .await?;
         let dispatches = dispatches.iter().map(dispatch).collect::<Result<_, _>>()?;
-        Ok(Some((told(&row)?, dispatches)))
+        Ok(Some((told(&row, refund_window)?, dispatches)))
     }
 
     /// Where an event stands in the order of all; the last one's place without an id. `None` for an id that nothing has.
@@ -123,41 +174,52 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`] when the database cannot be read.
-    pub async fn events_after(&self, position: i64, limit: u32) -> Result<Vec<(i64, Event)>, StoreError> {
-        let sql = format!(
-            "SELECT {COLUMNS} FROM events e JOIN generations g ON g.id = e.generation WHERE e.id > ?1 ORDER BY e.id LIMIT ?2"
-        );
-        let rows = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(position).bind(limit).fetch_all(&self.readers).await?;
-        rows.iter().map(|row| Ok((row.get("id")?, event(row)?))).collect()
+    pub async fn events_after(
+        &self,
+        position: i64,
+        limit: u32,
+        refund_window: Duration,
+    ) -> Result<Vec<(i64, Event)>, StoreError> {
+        static AFTER: LazyLock<String> = LazyLock::new(|| {
+            format!(
+                "SELECT {} FROM events e JOIN generations g ON g.id = e.generation WHERE e.id > ?1 ORDER BY e.id LIMIT ?2",
+                &*SELECTED
+            )
+        });
+        let rows = sqlx::query(AFTER.as_str()).bind(position).bind(limit).fetch_all(&self.readers).await?;
+        rows.iter().map(|row| Ok((row.get("event_id")?, event(row, refund_window)?))).collect()
     }
 }
 
-/// Reads [`COLUMNS`].
-pub(super) fn event(row: &impl Row) -> Result<Event, StoreError> {
-    let id: i64 = row.get("id")?;
-    let (uid, generation): (Vec<u8>, Vec<u8>) = (row.get("uid")?, row.get("generation_uid")?);
-    let kind: String = row.get("kind")?;
-    let wrong = |column: &str| impossible("events", column, id);
-    let shown: Option<String> = row.get("shown")?;
+/// Reads [`SELECTED`]. An event whose generation has not changed since is shown as that is.
+pub(super) fn event(row: &impl Row, refund_window: Duration) -> Result<Event, StoreError> {
+    let generation = rows::read(row)?.generation;
+    let [id, uid, kind, at, sequence, shown] = [0, 1, 2, 3, 4, 5].map(|place| rows::WIDTH + place);
+    let number: i64 = row.at(id)?;
+    let wrong = |column: &str| impossible("events", column, number);
+    let at = Time::from_ms(row.at(at)?);
+    let uid: Vec<u8> = row.at(uid)?;
+    let id = generation.id;
+    let shown = match row.at::<Option<String>>(shown)? {
+        Some(shown) => RawValue::from_string(shown),
+        None => to_raw_value(&Shown::of(generation, at, refund_window)),
+    };
     Ok(Event {
         id: EventId::from_bytes(&uid).ok_or_else(|| wrong("uid"))?,
-        generation: GenerationId::from_bytes(&generation).ok_or_else(|| wrong("generation"))?,
-        kind: EventKind::parse(&kind).ok_or_else(|| wrong("kind"))?,
-        at: Time::from_ms(row.get("at")?),
-        sequence: row.get("sequence")?,
-        shown: shown
-            .map(|shown| serde_json::value::RawValue::from_string(shown).map_err(|_| wrong("shown")))
-            .transpose()?,
+        generation: id,
+        kind: EventKind::of_code(row.at(kind)?).ok_or_else(|| wrong("kind"))?,
+        at,
+        sequence: row.at(sequence)?,
+        shown: Some(shown.map_err(|_| wrong("shown"))?),
     })
 }
 
-fn told(row: &SqliteRow) -> Result<Told, StoreError> {
-    Ok(Told { event: event(row)?, state: state(row)? })
+fn told(row: &SqliteRow, refund_window: Duration) -> Result<Told, StoreError> {
+    Ok(Told { event: event(row, refund_window)?, state: state(row)? })
 }
 
 fn state(row: &SqliteRow) -> Result<DispatchState, StoreError> {
-    let word: String = row.get("state")?;
-    DispatchState::parse(&word).ok_or_else(|| impossible("dispatches", "state", 0))
+    DispatchState::of_code(row.get("state")?).ok_or_else(|| impossible("dispatches", "state", 0))
 }
 
 fn dispatch(row: &SqliteRow) -> Result<Dispatch, StoreError> {

@@ -8,6 +8,7 @@ use sqlx::sqlite::SqliteRow;
 use super::rows::impossible;
 use super::{Store, StoreError};
 use crate::domain::credits::CreditState;
+use crate::domain::decision::Disposition;
 use crate::domain::evidence::{Checked, Delivered, Evidence, Message, Subject, Submitted};
 use crate::domain::generation::Generation;
 use crate::domain::id::{CheckId, DeliveryId, GenerationId};
@@ -43,7 +44,8 @@ impl Store {
                 answer: reply.map(|reply| Message::whole(reply.body)),
             }
         });
-        let deliveries = "SELECT uid, received_at, disposition, reason, body, body_bytes, body_sha256 FROM deliveries
+        let deliveries = "SELECT uid, received_at, disposition, reason, (SELECT body FROM bodies WHERE delivery = deliveries.id) AS body,
+                    body_bytes, body_sha256 FROM deliveries
              WHERE generation = (SELECT id FROM generations WHERE uid = ?1) ORDER BY id LIMIT ?2";
         let checks = "SELECT uid, sent_at, answered_at, http_status, said, body FROM checks
              WHERE generation = (SELECT id FROM generations WHERE uid = ?1) ORDER BY id LIMIT ?2";
@@ -73,10 +75,11 @@ fn delivered(row: &SqliteRow) -> Result<Delivered, StoreError> {
     let uid: Vec<u8> = row.try_get("uid")?;
     let bytes: i64 = row.try_get("body_bytes")?;
     let sha256: Vec<u8> = row.try_get("body_sha256")?;
+    let disposition = Disposition::of_code(row.try_get("disposition")?);
     Ok(Delivered {
         id: DeliveryId::from_bytes(&uid).ok_or_else(|| impossible("deliveries", "uid", 0))?,
         received_at: Time::from_ms(row.try_get("received_at")?),
-        disposition: row.try_get("disposition")?,
+        disposition: disposition.ok_or_else(|| impossible("deliveries", "disposition", 0))?.as_str().to_owned(),
         reason: row.try_get("reason")?,
         message: Message::hashed(u64::try_from(bytes).unwrap_or(0), &sha256, row.try_get("body")?),
     })

@@ -4,12 +4,12 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use rusqlite::params;
-use sqlx::QueryBuilder;
-use sqlx::sqlite::Sqlite;
 
 use super::idempotency::{Idempotency, Repeated};
-use super::pages::{self, Filter, Page, Paging};
-use super::rows::{self, COLUMNS};
+use super::pages::{Filter, Page, Paging};
+use super::rows::{self, COLUMNS, JOINED};
+use super::sql::Sql;
+use super::walk;
 use super::writer::Tx;
 use super::{Store, StoreError};
 use crate::domain::decision::Fact;
@@ -165,10 +165,8 @@ impl Store {
     /// # Errors
     /// [`StoreError`] when the database cannot be read.
     pub async fn generation_of(&self, provider_id: &ProviderId) -> Result<Option<Generation>, StoreError> {
-        let sql = format!("SELECT id, {COLUMNS} FROM generations WHERE provider_id = ?1 ORDER BY id DESC LIMIT 1");
-        let row =
-            sqlx::query(sqlx::AssertSqlSafe(sql)).bind(provider_id.as_str()).fetch_optional(&self.readers).await?;
-        Ok(row.as_ref().map(rows::read).transpose()?.map(|stored| stored.generation))
+        let by = Sql::new("provider_id = ").bind(rows::compact(provider_id));
+        self.one(by.push(" ORDER BY id DESC LIMIT 1")).await
     }
 
     /// The generation of the provider's id in that family.
@@ -180,12 +178,13 @@ impl Store {
         family: &Family,
         provider_id: &ProviderId,
     ) -> Result<Option<Generation>, StoreError> {
-        let sql = format!("SELECT id, {COLUMNS} FROM generations WHERE provider_id = ?1 AND family = ?2");
-        let row = sqlx::query(sqlx::AssertSqlSafe(sql))
-            .bind(provider_id.as_str())
-            .bind(family.path)
-            .fetch_optional(&self.readers)
-            .await?;
+        let by = Sql::new("provider_id = ").bind(rows::compact(provider_id));
+        self.one(by.and("family = ").bind(family.code())).await
+    }
+
+    async fn one(&self, by: Sql) -> Result<Option<Generation>, StoreError> {
+        let (sql, values) = Sql::new(&format!("SELECT id, {COLUMNS} FROM generations WHERE ")).tail(&by).query()?;
+        let row = sqlx::query_with(sqlx::AssertSqlSafe(sql), values).fetch_optional(&self.readers).await?;
         Ok(row.as_ref().map(rows::read).transpose()?.map(|stored| stored.generation))
     }
 
@@ -200,14 +199,14 @@ impl Store {
         now: Time,
         refund_window: Duration,
     ) -> Result<Page<Generation>, StoreError> {
-        let mut query = QueryBuilder::<Sqlite>::new(format!("SELECT id, {COLUMNS} FROM generations WHERE TRUE"));
-        filter.push(&mut query, now, refund_window);
-        pages::finish(&mut query, "id", paging);
-        let rows = query.build().fetch_all(&self.readers).await?;
-        pages::page(&rows, paging, |row| Ok(rows::read(row)?.generation))
+        let walks = filter.walks(now, refund_window);
+        walk::page(&self.readers, &walks, JOINED, paging, |row| Ok(rows::read(row)?.generation)).await
     }
 }
 
+static FAR_AND_TOLD: LazyLock<String> = LazyLock::new(|| {
+    format!("SELECT id, {COLUMNS} FROM generations WHERE (check_at > ?1 OR turn_at > ?1) AND events > 0")
+});
 static DUE_TURNS: LazyLock<String> =
     LazyLock::new(|| format!("SELECT id, {COLUMNS} FROM generations WHERE turn_at <= ?1 ORDER BY turn_at LIMIT ?2"));
 
@@ -229,7 +228,7 @@ impl Tx<'_> {
             (stored.row, Created::Known(self.decide(rules, &stored, &fact, now)?.generation))
         } else {
             let decision = rules.decide(&Generation::new(*id, family, Via::Api, now), &fact, self.experience, now);
-            (self.insert(rules, &decision, now)?, Created::New(decision.generation))
+            (self.insert(&decision, now)?, Created::New(decision.generation))
         };
         if let Some((used, render)) = idempotency {
             self.claim(used, row, Some(&render(&created)), now)?;
@@ -265,6 +264,11 @@ impl Tx<'_> {
     }
 
     fn bring_near(&mut self, rules: &Rules, now: Time) -> Result<(), StoreError> {
+        // Few of those that are not settled have been told of.
+        let near = params![(now + rules.longest_pause().min(rules.give_up_after)).as_ms()];
+        for stored in self.all(&FAR_AND_TOLD, near, |row| rows::read(row))? {
+            self.freeze(&stored, rules.refund_window)?;
+        }
         self.execute(
             "UPDATE generations SET check_at = ?1
              WHERE check_at > ?1 AND check_at > ?2 + coalesce(expected_by - coalesce(submitted_at, created_at), 0)",

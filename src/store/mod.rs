@@ -27,9 +27,11 @@ mod retention;
 mod row;
 mod rows;
 mod source;
+mod sql;
 mod submissions;
 mod timeline;
 mod waiters;
+mod walk;
 mod writer;
 
 use std::path::{Path, PathBuf};
@@ -177,9 +179,11 @@ impl Store {
             cause: error.to_string(),
             hint: "restore a backup, or move the file away to start empty",
         };
-        let mut connection = options.connect().await.map_err(|error| unusable(&error))?;
+        // A migration may replace a table that others point at; what it leaves is checked.
+        let migrating = options.clone().foreign_keys(false);
+        let mut connection = migrating.connect().await.map_err(|error| unusable(&error))?;
         check_version(&mut connection).await?;
-        sqlx::migrate!().run(&mut connection).await.map_err(|error| unusable(&error))?;
+        migrate(&mut connection).await.map_err(|error| unusable(&error))?;
         let readers = SqlitePoolOptions::new()
             .max_connections(READERS)
             .acquire_timeout(BUSY_TIMEOUT)
@@ -285,6 +289,27 @@ fn options(url: &str) -> Result<SqliteConnectOptions, OpenError> {
         .pragma("journal_size_limit", "67108864")
         .statement_cache_capacity(256)
         .disable_statement_logging())
+}
+
+/// Brings the schema up to date.
+async fn migrate(connection: &mut sqlx::SqliteConnection) -> Result<(), StoreError> {
+    let failed = |error: sqlx::migrate::MigrateError| StoreError::Failed(error.to_string());
+    let is_current = is_current(connection).await;
+    sqlx::migrate!().run(&mut *connection).await.map_err(failed)?;
+    if is_current {
+        return Ok(());
+    }
+    let dangling = sqlx::query("PRAGMA foreign_key_check").fetch_optional(connection).await?;
+    match dangling {
+        None => Ok(()),
+        Some(_) => Err(StoreError::Impossible("a row points at one that is not there".to_owned())),
+    }
+}
+
+/// Whether nothing is to be migrated: then nothing that grows is looked at.
+async fn is_current(connection: &mut sqlx::SqliteConnection) -> bool {
+    let landed = sqlx::query_scalar::<_, i64>("SELECT max(version) FROM _sqlx_migrations").fetch_one(connection).await;
+    landed.is_ok_and(|landed| sqlx::migrate!().iter().all(|migration| migration.version <= landed))
 }
 
 async fn check_version(connection: &mut sqlx::SqliteConnection) -> Result<(), OpenError> {

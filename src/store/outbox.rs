@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rusqlite::params;
 
-use super::events::{COLUMNS, event};
+use super::events::{SELECTED, event};
 use super::record::expect_one;
 use super::writer::Tx;
 use super::{Store, StoreError};
@@ -55,18 +55,18 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`] when it was not kept.
-    pub async fn open_outlet(&self, name: &str, now: Time) -> Result<(), StoreError> {
+    pub async fn open_outlet(&self, name: &str, callers_only: bool, now: Time) -> Result<(), StoreError> {
         let name = name.to_owned();
         self.writer
             .run(move |tx| {
                 tx.execute(
-                    "INSERT INTO outlets (name, position) VALUES (?1, (SELECT coalesce(max(id), 0) FROM events))
+                    "INSERT INTO outlets (name, position, callers_only) VALUES (?1, (SELECT coalesce(max(id), 0) FROM events), ?2)
                      ON CONFLICT (name) DO UPDATE SET disabled_at = NULL, reason = NULL",
-                    params![name],
+                    params![name, callers_only],
                 )?;
                 tx.execute(
                     "UPDATE dispatches SET next_at = ?1 WHERE outlet = (SELECT id FROM outlets WHERE name = ?2)
-                        AND state = 'pending' AND last_at IS NULL",
+                        AND state = 1 AND last_at IS NULL",
                     params![now.as_ms(), name],
                 )?;
                 Ok(())
@@ -85,10 +85,11 @@ impl Store {
         wants: &Wants,
         limit: usize,
         lease: Duration,
+        refund_window: Duration,
         now: Time,
     ) -> Result<Batch, StoreError> {
         let (name, wants) = (name.to_owned(), wants.clone());
-        self.writer.run(move |tx| tx.hand_out(&name, &wants, limit, lease, now)).await
+        self.writer.run(move |tx| tx.hand_out(&name, &wants, limit, lease, refund_window, now)).await
     }
 
     /// What is to be tried again at an outlet after `latest` is tried then: the clock has jumped back since that was written.
@@ -101,7 +102,7 @@ impl Store {
             .run(move |tx| {
                 tx.execute(
                     "UPDATE dispatches SET next_at = ?1 WHERE outlet = (SELECT id FROM outlets WHERE name = ?2)
-                        AND state = 'pending' AND next_at > ?1",
+                        AND state = 1 AND next_at > ?1",
                     params![latest.as_ms(), name],
                 )?;
                 Ok(())
@@ -119,7 +120,7 @@ impl Store {
                 for dispatch in &dispatches {
                     // An attempt that outlived its lease may have ended meanwhile.
                     tx.execute(
-                        "UPDATE dispatches SET next_at = ?1 WHERE id = ?2 AND state = 'pending'",
+                        "UPDATE dispatches SET next_at = ?1 WHERE id = ?2 AND state = 1",
                         params![until.as_ms(), dispatch],
                     )?;
                 }
@@ -149,7 +150,7 @@ impl Store {
                 let rows = tx.execute(
                     "UPDATE dispatches SET state = ?1, attempts = attempts + 1, next_at = ?2, last_at = ?3, http_status = ?4,
                             said = ?5 WHERE id = ?6",
-                    params![outlook.state().as_str(), next_at, now.as_ms(), http_status, said, dispatch],
+                    params![outlook.state().code(), next_at, now.as_ms(), http_status, said, dispatch],
                 )?;
                 expect_one(rows, "dispatches", dispatch)
             })
@@ -180,7 +181,7 @@ impl Store {
     pub async fn next_attempt_at(&self, name: &str) -> Result<Option<Time>, StoreError> {
         let next: Option<i64> = sqlx::query_scalar(
             "SELECT min(next_at) FROM dispatches
-             WHERE outlet = (SELECT id FROM outlets WHERE name = ?1 AND disabled_at IS NULL) AND state = 'pending'",
+             WHERE outlet = (SELECT id FROM outlets WHERE name = ?1 AND disabled_at IS NULL) AND state = 1",
         )
         .bind(name)
         .fetch_one(&self.readers)
@@ -191,15 +192,23 @@ impl Store {
 
 static DUE_AGAIN: LazyLock<String> = LazyLock::new(|| {
     format!(
-        "SELECT d.id AS dispatch, d.attempts, {COLUMNS} FROM dispatches d JOIN events e ON e.id = d.event
+        "SELECT {}, d.id AS dispatch, d.attempts FROM dispatches d JOIN events e ON e.id = d.event
          JOIN generations g ON g.id = e.generation
-         WHERE d.outlet = ?1 AND d.state = 'pending' AND d.next_at <= ?2 ORDER BY d.next_at LIMIT ?3"
+         WHERE d.outlet = ?1 AND d.state = 1 AND d.next_at <= ?2 ORDER BY d.next_at LIMIT ?3",
+        &*SELECTED
     )
 });
 static NEW: LazyLock<String> = LazyLock::new(|| {
     format!(
-        "SELECT {COLUMNS}, (SELECT callback_url FROM submissions s WHERE s.generation = e.generation) AS callback_url
-         FROM events e JOIN generations g ON g.id = e.generation WHERE e.id > ?1 ORDER BY e.id LIMIT ?2"
+        "SELECT {} FROM events e JOIN generations g ON g.id = e.generation WHERE e.id > ?1 ORDER BY e.id LIMIT ?2",
+        &*SELECTED
+    )
+});
+static NEW_FOR_CALLERS: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "SELECT {} FROM events e INDEXED BY events_for_caller JOIN generations g ON g.id = e.generation
+         WHERE e.for_caller = 1 AND e.id > ?1 ORDER BY e.id LIMIT ?2",
+        &*SELECTED
     )
 });
 
@@ -210,6 +219,7 @@ impl Tx<'_> {
         wants: &Wants,
         limit: usize,
         lease: Duration,
+        refund_window: Duration,
         now: Time,
     ) -> Result<Batch, StoreError> {
         let outlet = self.first(
@@ -220,10 +230,10 @@ impl Tx<'_> {
         let Some((outlet, position)) = outlet else { return Ok(Batch { handed: Vec::new(), caught_up: true }) };
         let mut caught_up = true;
         // Half the room at most, or what fails again and again would keep out what is new.
-        let mut handed = self.hand_out_again(outlet, limit.div_ceil(2), now + lease, now)?;
+        let mut handed = self.hand_out_again(outlet, limit.div_ceil(2), (now, now + lease), refund_window)?;
         if handed.len() < limit {
             let room = limit - handed.len();
-            let new = self.hand_out_new(outlet, position, wants, room, now + lease)?;
+            let new = self.hand_out_new((outlet, position), wants, room, now + lease, refund_window)?;
             handed.extend(new.handed);
             caught_up = new.caught_up;
         }
@@ -235,13 +245,19 @@ impl Tx<'_> {
         Ok(Batch { handed, caught_up })
     }
 
-    fn hand_out_again(&self, outlet: i64, limit: usize, until: Time, now: Time) -> Result<Vec<Handed>, StoreError> {
+    fn hand_out_again(
+        &self,
+        outlet: i64,
+        limit: usize,
+        (now, until): (Time, Time),
+        refund_window: Duration,
+    ) -> Result<Vec<Handed>, StoreError> {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let handed = self.all(&DUE_AGAIN, params![outlet, now.as_ms(), limit], |row| {
             Ok(Handed {
                 dispatch: row.get("dispatch")?,
                 attempts: row.get("attempts")?,
-                event: event(row)?,
+                event: event(row, refund_window)?,
                 caller: None,
             })
         })?;
@@ -253,28 +269,28 @@ impl Tx<'_> {
 
     fn hand_out_new(
         &self,
-        outlet: i64,
-        position: i64,
+        (outlet, position): (i64, i64),
         wants: &Wants,
         room: usize,
         until: Time,
+        refund_window: Duration,
     ) -> Result<Batch, StoreError> {
-        let looked_at = self.all(&NEW, params![position, LOOK_MAX], |row| {
-            let for_caller = row.get::<_, Option<String>>("callback_url")?.is_some();
-            Ok((row.get::<_, i64>("id")?, event(row)?, for_caller))
+        let new = if wants.callers_only { &NEW_FOR_CALLERS } else { &NEW };
+        let looked_at = self.all(new, params![position, LOOK_MAX], |row| {
+            Ok((row.get::<_, i64>("event_id")?, event(row, refund_window)?))
         })?;
         let looked_at_all = u32::try_from(looked_at.len()).unwrap_or(LOOK_MAX) < LOOK_MAX;
         let (mut handed, mut last) = (Vec::new(), position);
-        for (row, event, for_caller) in looked_at {
+        for (row, event) in looked_at {
             if handed.len() == room {
                 break;
             }
             last = row;
-            if (wants.callers_only && !for_caller) || !wants.kinds.contains(&event.kind) {
+            if !wants.kinds.contains(&event.kind) {
                 continue;
             }
             let dispatch = self.add(
-                "INSERT INTO dispatches (outlet, event, state, attempts, next_at) VALUES (?1, ?2, 'pending', 0, ?3)",
+                "INSERT INTO dispatches (outlet, event, state, attempts, next_at) VALUES (?1, ?2, 1, 0, ?3)",
                 params![outlet, row, until.as_ms()],
             )?;
             handed.push(Handed { dispatch, attempts: 0, event, caller: None });
@@ -287,10 +303,7 @@ impl Tx<'_> {
 
     fn caller(&self, event: &Event) -> Result<Option<(Generation, String)>, StoreError> {
         let Some(stored) = self.by_id(event.generation)? else { return Ok(None) };
-        let url =
-            self.first("SELECT callback_url FROM submissions WHERE generation = ?1", params![stored.row], |row| {
-                Ok(row.get::<_, Option<String>>(0)?)
-            })?;
-        Ok(url.flatten().map(|url| (stored.generation, url)))
+        let url = self.callback_url(stored.row)?;
+        Ok(url.map(|url| (stored.generation, url)))
     }
 }

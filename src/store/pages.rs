@@ -1,15 +1,15 @@
-//! Lists: filters, keyset pages that stay stable while rows arrive, cursors.
+//! Lists of generations: what they are filtered by, and cursors of any list.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use sqlx::sqlite::{Sqlite, SqliteRow};
-use sqlx::{QueryBuilder, Row};
 
-use super::StoreError;
+use super::sql::Sql;
+use super::walk::{Key, Walk};
 use crate::domain::credits::CreditState;
+use crate::domain::family::Family;
 use crate::domain::generation::{Attention, Status};
 use crate::domain::outcome::Source;
 use crate::domain::time::Time;
@@ -24,6 +24,9 @@ pub enum Order {
     Ascending,
 }
 
+/// A row's place in a list: the time that orders it (0 where there is none), and its number.
+pub(super) type Place = (i64, i64);
+
 /// Which part of a list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Paging {
@@ -32,7 +35,7 @@ pub struct Paging {
     /// Rows on the page.
     pub limit: u32,
     /// Where the page before ended.
-    pub after: Option<i64>,
+    pub after: Option<Place>,
 }
 
 /// A part of a list.
@@ -73,135 +76,159 @@ pub struct Filter {
     pub metadata: BTreeMap<String, String>,
 }
 
+/// Newest first by the time a generation was first known.
+pub(super) const BY_CREATION: Key = Key { time: Some("g.created_at"), number: "g.id" };
+const BY_LABEL: Key = Key { time: Some("l.created_at"), number: "l.generation" };
+
 impl Filter {
-    pub(super) fn push(&self, query: &mut QueryBuilder<Sqlite>, now: Time, refund_window: Duration) {
-        any_of(query, "status", self.statuses.iter().map(|word| word.as_str()));
-        if self.any_attention {
-            query.push(" AND attention IS NOT NULL");
+    /// The indexes to walk: one that leaves few rows, once for each of its values.
+    pub(super) fn walks(&self, now: Time, refund_window: Duration) -> Vec<Walk> {
+        let along = |from: &'static str, key: Key, by: Sql| Walk {
+            from,
+            key,
+            by: self.created(by, key),
+            rest: self.rest(now, refund_window),
+        };
+        let each = |index: &'static str, values: Vec<Sql>| {
+            values.into_iter().map(|by| along(index, BY_CREATION, by)).collect::<Vec<_>>()
+        };
+        if let Some((key, value)) = self.metadata.iter().next() {
+            let by = Sql::new("l.key = ").bind(key.clone()).and("l.value = ").bind(value.clone());
+            return vec![along("labels l CROSS JOIN generations g ON g.id = l.generation", BY_LABEL, by)];
         }
-        any_of(query, "attention", self.attentions.iter().map(|word| word.as_str()));
-        any_of(query, "error_code", self.error_codes.iter().map(String::as_str));
-        any_of(query, "family", self.families.iter().map(String::as_str));
-        any_of(query, "model", self.models.iter().map(String::as_str));
-        self.push_sources(query);
-        self.push_credits(query, now, refund_window);
+        if !self.error_codes.is_empty() {
+            let codes = self.error_codes.iter().map(|code| Sql::new("g.error_code = ").bind(code.clone()));
+            return each("generations g INDEXED BY generations_error_code", codes.collect());
+        }
+        if self.any_attention || !self.attentions.is_empty() {
+            let all = if self.attentions.is_empty() { Attention::ALL } else { &self.attentions };
+            let attentions = all.iter().map(|attention| Sql::new("g.attention = ").bind(attention.code()));
+            return each("generations g INDEXED BY generations_attention", attentions.collect());
+        }
+        match self.possible_statuses() {
+            Some(statuses) => {
+                let statuses = statuses.iter().map(|status| Sql::new("g.status = ").bind(status.code()));
+                each("generations g INDEXED BY generations_status", statuses.collect())
+            }
+            None => vec![along("generations g INDEXED BY generations_created_at", BY_CREATION, Sql::default())],
+        }
+    }
+
+    /// The statuses that all conditions leave; `None` when none of them says anything about it.
+    fn possible_statuses(&self) -> Option<Vec<Status>> {
+        let sources = (!self.sources.is_empty()).then_some([Status::Completed, Status::Failed]);
+        let refused = self.refused_at_submission.then_some(Status::Rejected);
+        let by_source: Vec<_> = sources.into_iter().flatten().chain(refused).collect();
+        let by_credits: Vec<_> = self.credits.iter().flat_map(|state| statuses_of(*state)).copied().collect();
+        let conditions = [&self.statuses, &by_source, &by_credits];
+        let mut said = conditions.into_iter().filter(|statuses| !statuses.is_empty()).peekable();
+        said.peek()?;
+        let said: Vec<_> = said.collect();
+        let possible = Status::ALL.iter().filter(|status| said.iter().all(|statuses| statuses.contains(status)));
+        Some(possible.copied().collect())
+    }
+
+    fn created(&self, mut by: Sql, key: Key) -> Sql {
+        let time = key.time.unwrap_or_default();
         if let Some(after) = self.created_after {
-            query.push(" AND created_at > ").push_bind(after.as_ms());
+            by = by.and(time).push(" > ").bind(after.as_ms());
         }
         if let Some(before) = self.created_before {
-            query.push(" AND created_at < ").push_bind(before.as_ms());
+            by = by.and(time).push(" < ").bind(before.as_ms());
         }
+        by
+    }
+
+    /// Every condition but those on the creation time.
+    fn rest(&self, now: Time, refund_window: Duration) -> Sql {
+        let mut rest = Sql::default();
+        rest = rest.any_of("g.status", self.statuses.iter().map(|status| status.code()));
+        if self.any_attention {
+            rest = rest.and("g.attention IS NOT NULL");
+        }
+        rest = rest.any_of("g.attention", self.attentions.iter().map(|attention| attention.code()));
+        rest = rest.any_of("g.error_code", self.error_codes.iter().cloned());
+        // A family nobody knows has no number, and no generations.
+        rest = rest.any_of("g.family", self.families.iter().map(|path| Family::of(path).map_or(0, Family::code)));
+        rest = rest.any_of("g.model", self.models.iter().cloned());
+        if !self.sources.is_empty() || self.refused_at_submission {
+            rest = rest.and("(FALSE");
+            for source in &self.sources {
+                rest = rest.push(" OR g.source = ").bind(source.code());
+            }
+            rest = rest.push(if self.refused_at_submission { " OR g.status = 4)" } else { ")" });
+        }
+        rest = self.in_credit_state(rest, now, refund_window);
         for (key, value) in &self.metadata {
-            query.push(" AND EXISTS (SELECT 1 FROM json_each(metadata) WHERE key = ").push_bind(key.clone());
-            query.push(" AND value = ").push_bind(value.clone()).push(")");
+            rest = rest.and("EXISTS (SELECT 1 FROM json_each(g.metadata) WHERE key = ").bind(key.clone());
+            rest = rest.push(" AND value = ").bind(value.clone()).push(")");
         }
+        rest
     }
 
-    fn push_sources(&self, query: &mut QueryBuilder<Sqlite>) {
-        if self.sources.is_empty() && !self.refused_at_submission {
-            return;
-        }
-        query.push(" AND (FALSE");
-        for source in &self.sources {
-            query.push(" OR source = ").push_bind(source.as_str());
-        }
-        if self.refused_at_submission {
-            query.push(" OR status = 'rejected'");
-        }
-        query.push(")");
-    }
-
-    /// The same states as [`CreditState::of`]; a test holds the two together.
-    fn push_credits(&self, query: &mut QueryBuilder<Sqlite>, now: Time, refund_window: Duration) {
+    /// The same states as [`CreditState::of`]; a test holds the two together. The numbers are those of [`Status`].
+    fn in_credit_state(&self, mut sql: Sql, now: Time, refund_window: Duration) -> Sql {
         if self.credits.is_empty() {
-            return;
+            return sql;
         }
         let window_passed = (now - refund_window).as_ms();
-        query.push(" AND (FALSE");
+        sql = sql.and("(FALSE");
         for state in &self.credits {
-            query.push(" OR ");
-            match state {
-                CreditState::NotCharged => query.push("status IN ('prepared', 'rejected')"),
-                CreditState::Delivered => query.push("status = 'completed'"),
-                CreditState::Charged => {
-                    query.push("(status IN ('submitting', 'pending', 'processing') AND attention IS NULL)")
-                }
-                CreditState::AtRisk => query.push(
-                    "((status IN ('submitting', 'pending', 'processing') AND attention IS NOT NULL)
-                      OR (status IN ('unconfirmed', 'lost') AND refunded_at IS NULL))",
+            sql = sql.push(" OR ");
+            sql = match state {
+                CreditState::NotCharged => sql.push("g.status IN (1, 4)"),
+                CreditState::Delivered => sql.push("g.status = 7"),
+                CreditState::Charged => sql.push("(g.status IN (2, 5, 6) AND g.attention IS NULL)"),
+                CreditState::AtRisk => sql.push(
+                    "((g.status IN (2, 5, 6) AND g.attention IS NOT NULL) OR (g.status IN (3, 9) AND g.refunded_at IS NULL))",
                 ),
-                CreditState::RefundExpected => query
-                    .push("(status = 'failed' AND refunded_at IS NULL AND settled_at > ")
-                    .push_bind(window_passed)
-                    .push(")"),
-                CreditState::Refunded => query
-                    .push("((status IN ('failed', 'unconfirmed', 'lost') AND refunded_at IS NOT NULL)")
-                    .push(" OR (status = 'failed' AND settled_at <= ")
-                    .push_bind(window_passed)
-                    .push("))"),
+                CreditState::RefundExpected => {
+                    let failed = sql.push("(g.status = 8 AND g.refunded_at IS NULL AND g.settled_at > ");
+                    failed.bind(window_passed).push(")")
+                }
+                CreditState::Refunded => {
+                    let confirmed = sql.push("((g.status IN (8, 3, 9) AND g.refunded_at IS NOT NULL)");
+                    confirmed.push(" OR (g.status = 8 AND g.settled_at <= ").bind(window_passed).push("))")
+                }
             };
         }
-        query.push(")");
+        sql.push(")")
     }
 }
 
-/// One of the given values; no values are no condition.
-pub(super) fn any_of<'v>(query: &mut QueryBuilder<Sqlite>, column: &str, values: impl Iterator<Item = &'v str>) {
-    let values: Vec<&str> = values.collect();
-    if values.is_empty() {
-        return;
+/// The statuses in which credits can be so.
+fn statuses_of(state: CreditState) -> &'static [Status] {
+    match state {
+        CreditState::NotCharged => &[Status::Prepared, Status::Rejected],
+        CreditState::Delivered => &[Status::Completed],
+        CreditState::Charged => &[Status::Submitting, Status::Pending, Status::Processing],
+        CreditState::AtRisk => {
+            &[Status::Submitting, Status::Pending, Status::Processing, Status::Unconfirmed, Status::Lost]
+        }
+        CreditState::RefundExpected => &[Status::Failed],
+        CreditState::Refunded => &[Status::Failed, Status::Unconfirmed, Status::Lost],
     }
-    query.push(" AND ").push(column).push(" IN (");
-    let mut list = query.separated(", ");
-    for value in values {
-        list.push_bind(value.to_owned());
-    }
-    query.push(")");
 }
 
-/// The page's place, order and length; one row more than asked for tells whether there is a next page.
-pub(super) fn finish(query: &mut QueryBuilder<Sqlite>, id: &str, paging: &Paging) {
-    let (beyond, order) = match paging.order {
-        Order::Descending => (" < ", " DESC"),
-        Order::Ascending => (" > ", ""),
-    };
-    if let Some(after) = paging.after {
-        query.push(" AND ").push(id).push(beyond).push_bind(after);
-    }
-    query.push(" ORDER BY ").push(id).push(order).push(" LIMIT ").push_bind(i64::from(paging.limit) + 1);
-}
-
-/// Cuts the extra row off and makes a cursor of the last one.
-pub(super) fn page<T>(
-    rows: &[SqliteRow],
-    paging: &Paging,
-    read: impl Fn(&SqliteRow) -> Result<T, StoreError>,
-) -> Result<Page<T>, StoreError> {
-    let limit = usize::try_from(paging.limit).unwrap_or(usize::MAX);
-    let more = rows.len() > limit;
-    let shown = &rows[..rows.len().min(limit)];
-    let last = shown.last().filter(|_| more).map(|row| row.try_get::<i64, _>("id")).transpose()?;
-    let rows = shown.iter().map(read).collect::<Result<_, _>>()?;
-    Ok(Page { rows, next_cursor: last.map(|last| cursor(last, paging.order)) })
-}
-
-/// An opaque cursor: version, order, last row. It belongs to its order.
-fn cursor(last: i64, order: Order) -> String {
+/// An opaque cursor: version, order, the last row's place. It belongs to its order.
+pub(super) fn cursor((time, number): Place, order: Order) -> String {
     let order = match order {
         Order::Descending => b'd',
         Order::Ascending => b'a',
     };
-    let mut bytes = vec![1, order];
-    bytes.extend_from_slice(&last.to_be_bytes());
+    let mut bytes = vec![2, order];
+    bytes.extend_from_slice(&time.to_be_bytes());
+    bytes.extend_from_slice(&number.to_be_bytes());
     URL_SAFE_NO_PAD.encode(bytes)
 }
 
 impl Paging {
     /// Reads a cursor of a list in this order; `None` for anything else.
-    pub fn read_cursor(text: &str, order: Order) -> Option<i64> {
+    pub fn read_cursor(text: &str, order: Order) -> Option<Place> {
         let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
-        let last = i64::from_be_bytes(bytes.get(2..)?.try_into().ok()?);
-        (cursor(last, order) == text).then_some(last)
+        let (time, number) = bytes.get(2..)?.split_at_checked(8)?;
+        let place = (i64::from_be_bytes(time.try_into().ok()?), i64::from_be_bytes(number.try_into().ok()?));
+        (cursor(place, order) == text).then_some(place)
     }
 }
 
@@ -211,8 +238,8 @@ mod tests {
 
     #[test]
     fn a_cursor_belongs_to_its_order_and_cannot_be_changed() {
-        let text = cursor(77, Order::Descending);
-        assert_eq!(Paging::read_cursor(&text, Order::Descending), Some(77));
+        let text = cursor((5, 77), Order::Descending);
+        assert_eq!(Paging::read_cursor(&text, Order::Descending), Some((5, 77)));
         assert_eq!(Paging::read_cursor(&text, Order::Ascending), None);
         for bad in ["", "x", "77", &text[1..], &format!("{text}A")] {
             assert_eq!(Paging::read_cursor(bad, Order::Descending), None, "{bad}");

@@ -1,4 +1,7 @@
-//! Settling: a decision becomes rows. Generation, outcome, events and unknown codes, all in the caller's transaction.
+//! Settling: a decision becomes rows. Generation, events, labels and unknown codes, all in the caller's transaction.
+//!
+//! What can be told from the generation itself is not written a second time: its only outcome, and how it looked when an event
+//! arose. Both are written down when it is about to change.
 
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -6,13 +9,13 @@ use std::time::Duration;
 use rusqlite::params;
 
 use super::StoreError;
-use super::rows::{self, COLUMNS, MARKS, Stored};
+use super::rows::{self, COLUMNS, MARKS, PROGRESS, PROGRESS_MARKS, Stored};
 use super::writer::{Change, Tx};
 use crate::domain::decision::{Decision, Fact};
 use crate::domain::error_code::ErrorCode;
 use crate::domain::event::EventKind;
 use crate::domain::family::Family;
-use crate::domain::generation::{Attention, Generation};
+use crate::domain::generation::{Attention, Generation, Via};
 use crate::domain::id::{EventId, GenerationId, ProviderId};
 use crate::domain::outcome::Source;
 use crate::domain::schedule::Rules;
@@ -26,6 +29,8 @@ static BY_PROVIDER_ID: LazyLock<String> =
 static INSERT: LazyLock<String> = LazyLock::new(|| format!("INSERT INTO generations ({COLUMNS}) VALUES ({MARKS})"));
 static UPDATE: LazyLock<String> =
     LazyLock::new(|| format!("UPDATE generations SET ({COLUMNS}) = ({MARKS}) WHERE id = ?"));
+static UPDATE_PROGRESS: LazyLock<String> =
+    LazyLock::new(|| format!("UPDATE generations SET ({PROGRESS}) = ({PROGRESS_MARKS}) WHERE id = ?"));
 
 impl Tx<'_> {
     /// The generation of our id.
@@ -39,7 +44,7 @@ impl Tx<'_> {
         family: &Family,
         provider_id: &ProviderId,
     ) -> Result<Option<Stored>, StoreError> {
-        self.first(&BY_PROVIDER_ID, params![provider_id.as_str(), family.path], |row| rows::read(row))
+        self.first(&BY_PROVIDER_ID, params![rows::compact(provider_id), family.code()], |row| rows::read(row))
     }
 
     /// Decides what follows from `fact` and stores it.
@@ -52,41 +57,113 @@ impl Tx<'_> {
     ) -> Result<Decision, StoreError> {
         let decision = rules.decide(&stored.generation, fact, self.experience, now);
         if decision.generation != stored.generation {
-            self.update(stored.row, &decision.generation)?;
+            self.update(stored, &decision.generation, rules.refund_window)?;
         }
         self.learn(rules, &stored.generation, &decision, now);
-        self.tell(stored.row, &decision, now, rules.refund_window)?;
+        self.tell(stored.row, &decision, now)?;
         Ok(decision)
     }
 
     /// Stores a generation that was not known before, as decided.
-    pub(super) fn insert(&mut self, rules: &Rules, decision: &Decision, now: Time) -> Result<i64, StoreError> {
+    pub(super) fn insert(&mut self, decision: &Decision, now: Time) -> Result<i64, StoreError> {
+        let generation = &decision.generation;
         let mut statement = self.statement(&INSERT)?;
-        rows::bind(&mut statement, &decision.generation)?;
+        rows::bind(&mut statement, generation)?;
         statement.raw_execute()?;
         drop(statement);
         let row = self.last_added();
-        self.changed.push(Change::of(&decision.generation));
-        self.tell(row, decision, now, rules.refund_window)?;
+        self.label(row, generation)?;
+        self.totals.count(None, Some(generation));
+        self.changed.push(Change::of(generation));
+        self.tell(row, decision, now)?;
         Ok(row)
     }
 
-    fn update(&mut self, row: i64, generation: &Generation) -> Result<(), StoreError> {
-        let mut statement = self.statement(&UPDATE)?;
-        let place = rows::bind(&mut statement, generation)?;
+    fn update(&mut self, stored: &Stored, after: &Generation, refund_window: Duration) -> Result<(), StoreError> {
+        let Stored { row, generation: before } = stored;
+        self.freeze(stored, refund_window)?;
+        self.supersede(*row, before, after)?;
+        // Most changes leave alone what was bought, and with it the indexes over that.
+        let is_same_purchase = (&before.provider_id, &before.request, &before.submitted_at, &before.metadata)
+            == (&after.provider_id, &after.request, &after.submitted_at, &after.metadata);
+        let mut statement = self.statement(if is_same_purchase { &UPDATE_PROGRESS } else { &UPDATE })?;
+        let bind = if is_same_purchase { rows::bind_progress } else { rows::bind };
+        let place = bind(&mut statement, after)?;
         statement.raw_bind_parameter(place, row)?;
-        expect_one(statement.raw_execute()?, "generations", row)?;
+        expect_one(statement.raw_execute()?, "generations", *row)?;
         drop(statement);
-        self.changed.push(Change::of(generation));
+        if before.metadata != after.metadata {
+            self.execute("DELETE FROM labels WHERE generation = ?1", params![row])?;
+            self.label(*row, after)?;
+        }
+        self.totals.count(Some(before), Some(after));
+        self.changed.push(Change::of(after));
         Ok(())
     }
 
-    /// The outcome's version, the events, and a code nobody has seen yet.
-    fn tell(&mut self, row: i64, decision: &Decision, now: Time, refund_window: Duration) -> Result<(), StoreError> {
-        if decision.settled {
-            self.outcome(row, &decision.generation, now)?;
+    /// Writes the labels down that a generation is found by.
+    fn label(&self, row: i64, generation: &Generation) -> Result<(), StoreError> {
+        for (key, value) in &generation.metadata {
+            self.execute(
+                "INSERT INTO labels (key, value, created_at, generation) VALUES (?1, ?2, ?3, ?4)",
+                params![key, value, generation.created_at.as_ms(), row],
+            )?;
         }
-        let silent = decision.generation.state.learned().is_some_and(|learned| learned.source == Source::Check);
+        Ok(())
+    }
+
+    /// Before a generation changes: events told so far keep it as it was at their time.
+    pub(super) fn freeze(&self, stored: &Stored, refund_window: Duration) -> Result<(), StoreError> {
+        if stored.generation.events == 0 {
+            return Ok(());
+        }
+        let told = self.all(
+            "SELECT id, at FROM events WHERE generation = ?1 AND shown IS NULL",
+            params![stored.row],
+            |row| Ok((row.get::<_, i64>(0)?, Time::from_ms(row.get(1)?))),
+        )?;
+        for (event, at) in told {
+            let shown = Shown::of(stored.generation.clone(), at, refund_window);
+            let shown = serde_json::to_string(&shown).map_err(|error| StoreError::Failed(error.to_string()))?;
+            self.execute("UPDATE events SET shown = ?1 WHERE id = ?2", params![shown, event])?;
+        }
+        Ok(())
+    }
+
+    /// Before an outcome changes: what it was is kept as a version of its own.
+    fn supersede(&self, row: i64, before: &Generation, after: &Generation) -> Result<(), StoreError> {
+        let (Some(learned), Some(at)) = (before.state.learned(), before.state.settled_at()) else { return Ok(()) };
+        if before.state == after.state {
+            return Ok(());
+        }
+        let error = before.state.error();
+        // A version whose gaps are filled later stays as it was told.
+        self.execute(
+            "INSERT INTO outcomes (generation, version, at, status, source, verification, result_url, error_code, error_text)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) ON CONFLICT DO NOTHING",
+            params![
+                row,
+                before.outcomes,
+                at.as_ms(),
+                before.state.status().code(),
+                learned.source.code(),
+                learned.verification.code(),
+                before.state.result_url(),
+                error.and_then(|error| error.code.as_deref()),
+                error.and_then(|error| error.text.as_deref()),
+            ],
+        )?;
+        Ok(())
+    }
+
+    /// The events, and a code nobody has seen yet.
+    fn tell(&mut self, row: i64, decision: &Decision, now: Time) -> Result<(), StoreError> {
+        let generation = &decision.generation;
+        let code = generation.state.error().and_then(|error| error.code.as_deref());
+        if let Some(code) = code.filter(|code| decision.settled && ErrorCode::of(code).is_none()) {
+            self.unknown_code(code, generation.family, now)?;
+        }
+        let silent = generation.state.learned().is_some_and(|learned| learned.source == Source::Check);
         if decision.events.is_empty() || (planted::is(planted::Fault::SilentCheck) && silent) {
             return Ok(());
         }
@@ -94,39 +171,12 @@ impl Tx<'_> {
         if let Some(change) = self.changed.last_mut() {
             change.told = true;
         }
-        let shown = Shown::of(decision.generation.clone(), now, refund_window);
-        let shown = serde_json::to_string(&shown).map_err(|error| StoreError::Failed(error.to_string()))?;
         let told = u32::try_from(decision.events.len()).unwrap_or(0);
-        let first = decision.generation.events.saturating_sub(told);
+        let first = generation.events.saturating_sub(told);
         for (sequence, kind) in (first + 1..).zip(&decision.events) {
-            self.event(row, &decision.generation, sequence, (*kind, &shown), now)?;
+            self.event(row, generation, sequence, *kind, now)?;
         }
         Ok(())
-    }
-
-    fn outcome(&mut self, row: i64, generation: &Generation, now: Time) -> Result<(), StoreError> {
-        let Some(learned) = generation.state.learned() else { return Ok(()) };
-        let error = generation.state.error();
-        let code = error.and_then(|error| error.code.as_deref());
-        self.execute(
-            "INSERT INTO outcomes (generation, version, at, status, source, verification, result_url, error_code, error_text)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
-            params![
-                row,
-                generation.outcomes,
-                now.as_ms(),
-                generation.state.status().as_str(),
-                learned.source.as_str(),
-                learned.verification.as_str(),
-                generation.state.result_url(),
-                code,
-                error.and_then(|error| error.text.as_deref()),
-            ],
-        )?;
-        match code {
-            Some(code) if ErrorCode::of(code).is_none() => self.unknown_code(code, generation.family, now),
-            Some(_) | None => Ok(()),
-        }
     }
 
     pub(super) fn unknown_code(&self, code: &str, family: &Family, now: Time) -> Result<(), StoreError> {
@@ -144,23 +194,32 @@ impl Tx<'_> {
         row: i64,
         generation: &Generation,
         sequence: u32,
-        (kind, shown): (EventKind, &str),
+        kind: EventKind,
         now: Time,
     ) -> Result<(), StoreError> {
         let attention = (kind == EventKind::Attention).then_some(generation.attention).flatten();
+        let for_caller = generation.via == Via::Gateway && self.callback_url(row)?.is_some();
         self.execute(
-            "INSERT INTO events (uid, generation, sequence, at, kind, attention, shown) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+            "INSERT INTO events (uid, generation, sequence, at, kind, attention, for_caller) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
             params![
                 EventId::fresh(now).as_bytes().as_slice(),
                 row,
                 sequence,
                 now.as_ms(),
-                kind.as_str(),
-                attention.map(Attention::as_str),
-                shown,
+                kind.code(),
+                attention.map(Attention::code),
+                for_caller,
             ],
         )?;
         Ok(())
+    }
+
+    /// Where the caller of the gateway itself wants to be told about a generation.
+    pub(super) fn callback_url(&self, row: i64) -> Result<Option<String>, StoreError> {
+        let url = self.first("SELECT callback_url FROM submissions WHERE generation = ?1", params![row], |row| {
+            Ok(row.get::<_, Option<String>>(0)?)
+        })?;
+        Ok(url.flatten())
     }
 
     /// Writes down what somebody did.

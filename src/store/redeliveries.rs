@@ -1,10 +1,9 @@
 //! Events sent again because a person wants it: one, or all of a filter.
 
 use rusqlite::params;
-use sqlx::QueryBuilder;
-use sqlx::sqlite::Sqlite;
 
 use super::events::EventFilter;
+use super::sql::Sql;
 use super::writer::{Change, Tx};
 use super::{Store, StoreError};
 use crate::domain::id::{EventId, GenerationId};
@@ -27,7 +26,7 @@ impl Store {
                     })?;
                 let Some(event) = event else { return Ok(None) };
                 let again = tx.execute(
-                    "UPDATE dispatches SET state = 'pending', attempts = 0, next_at = ?1 WHERE event = ?2",
+                    "UPDATE dispatches SET state = 1, attempts = 0, next_at = ?1 WHERE event = ?2",
                     params![now.as_ms(), event],
                 )?;
                 tx.wake(event)?;
@@ -44,11 +43,14 @@ impl Store {
     pub async fn redeliver_all(&self, filter: &EventFilter, dry_run: bool, now: Time) -> Result<usize, StoreError> {
         let (mut count, mut last) = (0, 0);
         loop {
-            let mut which = QueryBuilder::<Sqlite>::new("SELECT DISTINCT event FROM dispatches WHERE event > ");
-            which.push_bind(last).push(" AND state <> 'pending' AND event IN (SELECT e.id FROM events e WHERE TRUE");
-            filter.push(&mut which);
-            which.push(") ORDER BY event LIMIT ").push_bind(i64::try_from(BATCH).unwrap_or(i64::MAX));
-            let events: Vec<i64> = which.build_query_scalar().fetch_all(&self.readers).await?;
+            let which = Sql::new(
+                "SELECT DISTINCT s.event FROM dispatches s CROSS JOIN events e ON e.id = s.event WHERE s.event > ",
+            );
+            let which = which.bind(last).and("s.state <> 1").join(&filter.condition());
+            let which = which.push(" ORDER BY s.event LIMIT ").bind(i64::try_from(BATCH).unwrap_or(i64::MAX));
+            let (sql, values) = which.query()?;
+            let events: Vec<i64> =
+                sqlx::query_scalar_with(sqlx::AssertSqlSafe(sql), values).fetch_all(&self.readers).await?;
             let Some(next) = events.last() else { return Ok(count) };
             last = *next;
             let is_last = events.len() < BATCH;
@@ -65,7 +67,7 @@ impl Tx<'_> {
         let mut count = 0;
         for event in events {
             let again = self.execute(
-                "UPDATE dispatches SET state = 'pending', attempts = 0, next_at = ?1 WHERE event = ?2 AND state <> 'pending'",
+                "UPDATE dispatches SET state = 1, attempts = 0, next_at = ?1 WHERE event = ?2 AND state <> 1",
                 params![now.as_ms(), event],
             )?;
             count += usize::from(again > 0);

@@ -2,10 +2,16 @@
 
 use std::collections::BTreeMap;
 
+use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ValueRef};
 use rusqlite::{Statement, ToSql};
+use sqlx::TypeInfo;
+use sqlx::error::BoxDynError;
+use sqlx::sqlite::{Sqlite, SqliteTypeInfo, SqliteValueRef};
+use uuid::Uuid;
 
 use super::StoreError;
 use super::row::{Row, Value};
+use super::sql::Value as SqlValue;
 use crate::domain::family::Family;
 use crate::domain::generation::{Attention, Generation, Request, State, Status, Via, Watch};
 use crate::domain::id::{GenerationId, ProviderId};
@@ -13,12 +19,13 @@ use crate::domain::money::Usd;
 use crate::domain::outcome::{Failure, Learned, Source, Verification};
 use crate::domain::time::Time;
 
-/// The columns of a generation, each a place in a row that holds `id` and [`COLUMNS`].
+/// The columns of a generation, each a place in a row that holds `id` and [`COLUMNS`]: first those that change as it goes on,
+/// then those that say what was bought and change rarely, if ever.
 macro_rules! columns {
-    ($first:ident $(, $column:ident)*) => {
+    ($first:ident $(, $progress:ident)*; $($identity:ident),*) => {
         #[allow(non_camel_case_types, reason = "named as in the schema")]
         #[derive(Clone, Copy)]
-        enum Column { id, $first $(, $column)* }
+        enum Column { id, $first $(, $progress)* $(, $identity)* }
 
         impl Column {
             #[expect(clippy::as_conversions, reason = "a variant's place among the variants")]
@@ -30,56 +37,35 @@ macro_rules! columns {
                 match self {
                     Self::id => "id",
                     Self::$first => stringify!($first),
-                    $(Self::$column => stringify!($column),)*
+                    $(Self::$progress => stringify!($progress),)*
+                    $(Self::$identity => stringify!($identity),)*
                 }
             }
         }
 
-        /// The columns of a generation, in the order of [`bind`]; the row id is not among them.
-        pub(super) const COLUMNS: &str = concat!(stringify!($first) $(, ", ", stringify!($column))*);
+        /// What changes as a generation goes on, in the order of [`bind_progress`].
+        pub(super) const PROGRESS: &str = concat!(stringify!($first) $(, ", ", stringify!($progress))*);
+        /// One placeholder for each of [`PROGRESS`].
+        pub(super) const PROGRESS_MARKS: &str = concat!("?" $(, columns!(@mark $progress))*);
+        /// All columns but the row id, in the order of [`bind`].
+        pub(super) const COLUMNS: &str =
+            concat!(stringify!($first) $(, ", ", stringify!($progress))* $(, ", ", stringify!($identity))*);
         /// One placeholder for each of [`COLUMNS`].
-        pub(super) const MARKS: &str = concat!("?" $(, ", ?", columns!(@nothing $column))*);
+        pub(super) const MARKS: &str = concat!("?" $(, columns!(@mark $progress))* $(, columns!(@mark $identity))*);
+        /// The row id and [`COLUMNS`] of `generations g`, where it is joined.
+        pub(super) const JOINED: &str =
+            concat!("g.id, g.", stringify!($first) $(, ", g.", stringify!($progress))* $(, ", g.", stringify!($identity))*);
+        /// Places of a row that [`read`] takes.
+        pub(super) const WIDTH: usize = [Column::id, Column::$first $(, Column::$progress)* $(, Column::$identity)*].len();
     };
-    (@nothing $column:ident) => { "" };
+    (@mark $column:ident) => { ", ?" };
 }
 
 columns!(
-    uid,
-    provider_id,
-    family,
-    status,
-    attention,
-    model,
-    duration_seconds,
-    prompt,
-    result_url,
-    error_code,
-    error_text,
-    price_micros,
-    source,
-    verification,
-    recovered,
-    via,
-    created_at,
-    submitted_at,
-    expected_by,
-    settled_at,
-    check_at,
-    turn_at,
-    checks,
-    running_streak,
-    not_found_streak,
-    not_found_at,
-    error_streak,
-    late_answers,
-    late_at,
-    deliveries,
-    webhook_at,
-    claim,
-    refunded_at,
-    outcomes,
-    events,
-    metadata
+    status, attention, result_url, error_code, error_text, price_micros, source, verification, recovered, expected_by, settled_at,
+    check_at, turn_at, checks, running_streak, not_found_streak, not_found_at, error_streak, late_answers, late_at, deliveries,
+    webhook_at, claim, refunded_at, outcomes, events;
+    uid, provider_id, family, model, duration_seconds, prompt, via, created_at, submitted_at, metadata
 );
 
 /// A generation and where it is stored.
@@ -104,13 +90,18 @@ impl<R: Row> Fields<'_, R> {
         Ok(self.get::<Option<i64>>(column)?.map(Time::from_ms))
     }
 
-    fn word<T>(&self, column: Column, parse: fn(&str) -> Option<T>) -> Result<T, StoreError> {
-        self.needed(self.optional_word(column, parse)?, column)
+    /// One of an enum, stored as a number.
+    fn one<T>(&self, column: Column, of_code: fn(u8) -> Option<T>) -> Result<T, StoreError> {
+        self.needed(self.optional(column, of_code)?, column)
     }
 
-    fn optional_word<T>(&self, column: Column, parse: fn(&str) -> Option<T>) -> Result<Option<T>, StoreError> {
-        let word: Option<String> = self.get(column)?;
-        word.map(|word| self.needed(parse(&word), column)).transpose()
+    fn optional<V: Value, T>(
+        &self,
+        column: Column,
+        parse: impl FnOnce(V) -> Option<T>,
+    ) -> Result<Option<T>, StoreError> {
+        let value: Option<V> = self.get(column)?;
+        value.map(|value| self.needed(parse(value), column)).transpose()
     }
 
     fn needed<T>(&self, value: Option<T>, column: Column) -> Result<T, StoreError> {
@@ -126,30 +117,29 @@ pub(super) fn impossible(table: &str, column: &str, id: i64) -> StoreError {
     StoreError::Impossible(format!("{table}.{column} of row {id}"))
 }
 
-/// Reads a row that holds `id` and [`COLUMNS`].
+/// Reads a row that begins with `id` and [`COLUMNS`].
 pub(super) fn read(row: &impl Row) -> Result<Stored, StoreError> {
     let id = row.at(Column::id.place())?;
     let fields = Fields { row, id };
     let uid: Vec<u8> = fields.get(Column::uid)?;
-    let family: String = fields.get(Column::family)?;
-    let metadata: String = fields.get(Column::metadata)?;
+    let labels = |json: String| serde_json::from_str::<BTreeMap<_, _>>(&json).ok();
     let generation = Generation {
         id: fields.needed(GenerationId::from_bytes(&uid), Column::uid)?,
-        provider_id: fields.optional_word(Column::provider_id, |id| ProviderId::parse(id).ok())?,
-        family: fields.needed(Family::of(&family), Column::family)?,
+        provider_id: fields.optional(Column::provider_id, |Compact(text)| ProviderId::parse(&text).ok())?,
+        family: fields.one(Column::family, Family::of_code)?,
         state: state(&fields)?,
-        attention: fields.optional_word(Column::attention, Attention::parse)?,
+        attention: fields.optional(Column::attention, Attention::of_code)?,
         request: Request {
             model: fields.get(Column::model)?,
             duration_seconds: fields.get(Column::duration_seconds)?,
             prompt: fields.get(Column::prompt)?,
         },
         price: fields.get::<Option<i64>>(Column::price_micros)?.map(Usd::from_micros),
-        via: fields.word(Column::via, Via::parse)?,
+        via: fields.one(Column::via, Via::of_code)?,
         created_at: Time::from_ms(fields.get(Column::created_at)?),
         submitted_at: fields.time(Column::submitted_at)?,
         expected_by: fields.time(Column::expected_by)?,
-        claim: fields.optional_word(Column::claim, |json| serde_json::from_str(json).ok())?,
+        claim: fields.optional(Column::claim, |json: String| serde_json::from_str(&json).ok())?,
         webhook_at: fields.time(Column::webhook_at)?,
         refunded_at: fields.time(Column::refunded_at)?,
         watch: Watch {
@@ -166,7 +156,7 @@ pub(super) fn read(row: &impl Row) -> Result<Stored, StoreError> {
         deliveries: fields.get(Column::deliveries)?,
         outcomes: fields.get(Column::outcomes)?,
         events: fields.get(Column::events)?,
-        metadata: fields.needed(serde_json::from_str::<BTreeMap<_, _>>(&metadata).ok(), Column::metadata)?,
+        metadata: fields.optional(Column::metadata, labels)?.unwrap_or_default(),
     };
     Ok(Stored { row: id, generation })
 }
@@ -176,7 +166,7 @@ fn state(fields: &Fields<'_, impl Row>) -> Result<State, StoreError> {
     let error = || {
         Ok::<_, StoreError>(Failure { code: fields.get(Column::error_code)?, text: fields.get(Column::error_text)? })
     };
-    Ok(match fields.word(Column::status, Status::parse)? {
+    Ok(match fields.one(Column::status, Status::of_code)? {
         Status::Prepared => State::Prepared,
         Status::Submitting => State::Submitting,
         Status::Unconfirmed => State::Unconfirmed,
@@ -194,39 +184,30 @@ fn state(fields: &Fields<'_, impl Row>) -> Result<State, StoreError> {
 
 fn learned(fields: &Fields<'_, impl Row>) -> Result<Learned, StoreError> {
     Ok(Learned {
-        source: fields.word(Column::source, Source::parse)?,
-        verification: fields.word(Column::verification, Verification::parse)?,
+        source: fields.one(Column::source, Source::of_code)?,
+        verification: fields.one(Column::verification, Verification::of_code)?,
         recovered: fields.get(Column::recovered)?,
     })
 }
 
-/// Binds the values of [`COLUMNS`] in their order, from the first placeholder on; tells which one is next.
-pub(super) fn bind(statement: &mut Statement<'_>, generation: &Generation) -> Result<usize, StoreError> {
-    let Generation { state, request, watch, .. } = generation;
+/// Binds the values of [`PROGRESS`] from the first placeholder on; tells which one is next.
+pub(super) fn bind_progress(statement: &mut Statement<'_>, generation: &Generation) -> Result<usize, StoreError> {
+    let Generation { state, watch, .. } = generation;
     let (error, learned) = (state.error(), state.learned());
-    let mut next = 0;
+    let mut next = 1;
     let mut bind = |value: &dyn ToSql| {
         next += 1;
-        statement.raw_bind_parameter(next, value)
+        statement.raw_bind_parameter(next - 1, value)
     };
-    bind(&generation.id.as_bytes().as_slice())?;
-    bind(&generation.provider_id.as_ref().map(ProviderId::as_str))?;
-    bind(&generation.family.path)?;
-    bind(&state.status().as_str())?;
-    bind(&generation.attention.map(Attention::as_str))?;
-    bind(&request.model.as_deref())?;
-    bind(&request.duration_seconds)?;
-    bind(&request.prompt.as_deref())?;
+    bind(&state.status().code())?;
+    bind(&generation.attention.map(Attention::code))?;
     bind(&state.result_url())?;
     bind(&error.and_then(|error| error.code.as_deref()))?;
     bind(&error.and_then(|error| error.text.as_deref()))?;
     bind(&generation.price.map(Usd::as_micros))?;
-    bind(&learned.map(|learned| learned.source.as_str()))?;
-    bind(&learned.map(|learned| learned.verification.as_str()))?;
+    bind(&learned.map(|learned| learned.source.code()))?;
+    bind(&learned.map(|learned| learned.verification.code()))?;
     bind(&learned.is_some_and(|learned| learned.recovered))?;
-    bind(&generation.via.as_str())?;
-    bind(&generation.created_at.as_ms())?;
-    bind(&generation.submitted_at.map(Time::as_ms))?;
     bind(&generation.expected_by.map(Time::as_ms))?;
     bind(&state.settled_at().map(Time::as_ms))?;
     bind(&watch.check_at.map(Time::as_ms))?;
@@ -244,6 +225,77 @@ pub(super) fn bind(statement: &mut Statement<'_>, generation: &Generation) -> Re
     bind(&generation.refunded_at.map(Time::as_ms))?;
     bind(&generation.outcomes)?;
     bind(&generation.events)?;
-    bind(&serde_json::to_string(&generation.metadata).unwrap_or_else(|_| "{}".to_owned()))?;
-    Ok(next + 1)
+    Ok(next)
+}
+
+/// Binds the values of [`COLUMNS`] from the first placeholder on; tells which one is next.
+pub(super) fn bind(statement: &mut Statement<'_>, generation: &Generation) -> Result<usize, StoreError> {
+    let Generation { request, metadata, .. } = generation;
+    let mut next = bind_progress(statement, generation)?;
+    let mut bind = |value: &dyn ToSql| {
+        next += 1;
+        statement.raw_bind_parameter(next - 1, value)
+    };
+    bind(&generation.id.as_bytes().as_slice())?;
+    bind(&generation.provider_id.as_ref().map(compact))?;
+    bind(&generation.family.code())?;
+    bind(&request.model.as_deref())?;
+    bind(&request.duration_seconds)?;
+    bind(&request.prompt.as_deref())?;
+    bind(&generation.via.code())?;
+    bind(&generation.created_at.as_ms())?;
+    bind(&generation.submitted_at.map(Time::as_ms))?;
+    let labels = (!metadata.is_empty()).then(|| serde_json::to_string(metadata).ok()).flatten();
+    bind(&labels)?;
+    Ok(next)
+}
+
+/// An id of the provider as it is stored: 16 bytes for a UUID in its canonical spelling, text for anything else.
+pub(super) fn compact(id: &ProviderId) -> SqlValue {
+    let text = id.as_str();
+    match Uuid::try_parse(text) {
+        Ok(uuid) if uuid.hyphenated().encode_lower(&mut Uuid::encode_buffer()) == text => {
+            SqlValue::Bytes(uuid.into_bytes().to_vec())
+        }
+        Ok(_) | Err(_) => SqlValue::Text(text.to_owned()),
+    }
+}
+
+/// The text of what [`compact`] made.
+struct Compact(String);
+
+impl Compact {
+    fn of_bytes(bytes: &[u8]) -> Option<Self> {
+        Uuid::from_slice(bytes).ok().map(|uuid| Self(uuid.hyphenated().to_string()))
+    }
+}
+
+impl FromSql for Compact {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+        match value.as_blob() {
+            Ok(bytes) => Self::of_bytes(bytes).ok_or(FromSqlError::InvalidType),
+            Err(_) => value.as_str().map(|text| Self(text.to_owned())),
+        }
+    }
+}
+
+impl sqlx::Type<Sqlite> for Compact {
+    fn type_info() -> SqliteTypeInfo {
+        <String as sqlx::Type<Sqlite>>::type_info()
+    }
+
+    fn compatible(_: &SqliteTypeInfo) -> bool {
+        true
+    }
+}
+
+impl<'r> sqlx::Decode<'r, Sqlite> for Compact {
+    fn decode(value: SqliteValueRef<'r>) -> Result<Self, BoxDynError> {
+        let is_bytes = sqlx::ValueRef::type_info(&value).name() == "BLOB";
+        if is_bytes {
+            let bytes = <&[u8] as sqlx::Decode<'r, Sqlite>>::decode(value)?;
+            return Self::of_bytes(bytes).ok_or_else(|| "not 16 bytes".into());
+        }
+        <String as sqlx::Decode<'r, Sqlite>>::decode(value).map(Self)
+    }
 }

@@ -167,7 +167,7 @@ impl Tx<'_> {
         }
         let new = Generation::new(intent.id, intent.family, Via::Gateway, now);
         let decision = rules.decide(&new, &Fact::Intended(intent.details.clone()), self.experience, now);
-        let row = self.insert(rules, &decision, now)?;
+        let row = self.insert(&decision, now)?;
         self.execute(
             "INSERT INTO submissions (generation, sent_at, request_bytes, request_sha256, callback_url)
              VALUES (?1, ?2, ?3, ?4, ?5)",

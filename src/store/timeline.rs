@@ -5,8 +5,11 @@ use sqlx::sqlite::SqliteRow;
 
 use super::checks::{self, CheckRecord};
 use super::{Store, StoreError};
-use crate::domain::generation::{Generation, Via};
+use crate::domain::decision::Disposition;
+use crate::domain::event::EventKind;
+use crate::domain::generation::{Attention, Generation, Status, Via};
 use crate::domain::id::{DeliveryId, EventId, GenerationId};
+use crate::domain::outcome::{Source, Verification};
 use crate::domain::purchase::SubmitResult;
 use crate::domain::time::Time;
 
@@ -42,7 +45,7 @@ pub enum Entry {
         /// Which.
         id: DeliveryId,
         /// What became of it.
-        disposition: String,
+        disposition: Disposition,
         /// Why it could not be read.
         reason: Option<String>,
         /// Length of its body.
@@ -72,11 +75,11 @@ pub enum Entry {
         /// More than one after a correction.
         version: u32,
         /// `completed` or `failed`.
-        status: String,
+        status: Status,
         /// How it was learned.
-        source: String,
+        source: Source,
         /// What vouches for it.
-        verification: String,
+        verification: Verification,
         /// The result.
         result_url: Option<String>,
         /// The reason's code.
@@ -91,11 +94,11 @@ pub enum Entry {
         /// Which.
         id: EventId,
         /// Its type.
-        r#type: String,
+        r#type: EventKind,
         /// Its number among this generation's events.
         sequence: u32,
         /// For `generation.attention`: why.
-        attention: Option<String>,
+        attention: Option<Attention>,
     },
     /// Somebody did something.
     Note {
@@ -169,6 +172,7 @@ impl Store {
             )
             .await?,
         );
+        entries.extend(only_outcome(generation, &entries));
         entries.extend(
             self.entries(
                 id,
@@ -225,7 +229,7 @@ fn delivery(row: &SqliteRow) -> Result<Entry, StoreError> {
     Ok(Entry::Delivery {
         at: Time::from_ms(row.try_get("received_at")?),
         id: DeliveryId::from_bytes(&uid).ok_or_else(impossible)?,
-        disposition: row.try_get("disposition")?,
+        disposition: Disposition::of_code(row.try_get("disposition")?).ok_or_else(impossible)?,
         reason: row.try_get("reason")?,
         body_bytes: row.try_get("body_bytes")?,
         replay_of: replay_of.as_deref().and_then(DeliveryId::from_bytes),
@@ -243,13 +247,33 @@ fn check(record: CheckRecord) -> Entry {
     }
 }
 
+/// The outcome of a generation, unless its versions are written down.
+fn only_outcome(generation: &Generation, entries: &[Entry]) -> Option<Entry> {
+    let is_current = |entry: &Entry| matches!(entry, Entry::Outcome { version, .. } if *version == generation.outcomes);
+    if entries.iter().any(is_current) {
+        return None;
+    }
+    let (learned, error) = (generation.state.learned()?, generation.state.error());
+    Some(Entry::Outcome {
+        at: generation.state.settled_at()?,
+        version: generation.outcomes,
+        status: generation.state.status(),
+        source: learned.source,
+        verification: learned.verification,
+        result_url: generation.state.result_url().map(str::to_owned),
+        error_code: error.and_then(|error| error.code.clone()),
+        error_text: error.and_then(|error| error.text.clone()),
+    })
+}
+
 fn outcome(row: &SqliteRow) -> Result<Entry, StoreError> {
+    let wrong = |column: &str| super::rows::impossible("outcomes", column, 0);
     Ok(Entry::Outcome {
         at: Time::from_ms(row.try_get("at")?),
         version: row.try_get("version")?,
-        status: row.try_get("status")?,
-        source: row.try_get("source")?,
-        verification: row.try_get("verification")?,
+        status: Status::of_code(row.try_get("status")?).ok_or_else(|| wrong("status"))?,
+        source: Source::of_code(row.try_get("source")?).ok_or_else(|| wrong("source"))?,
+        verification: Verification::of_code(row.try_get("verification")?).ok_or_else(|| wrong("verification"))?,
         result_url: row.try_get("result_url")?,
         error_code: row.try_get("error_code")?,
         error_text: row.try_get("error_text")?,
@@ -262,9 +286,10 @@ fn event(row: &SqliteRow) -> Result<Entry, StoreError> {
     Ok(Entry::Event {
         at: Time::from_ms(row.try_get("at")?),
         id: EventId::from_bytes(&uid).ok_or_else(|| super::rows::impossible("events", "uid", id))?,
-        r#type: row.try_get("kind")?,
+        r#type: EventKind::of_code(row.try_get("kind")?)
+            .ok_or_else(|| super::rows::impossible("events", "kind", id))?,
         sequence: row.try_get("sequence")?,
-        attention: row.try_get("attention")?,
+        attention: row.try_get::<Option<u8>, _>("attention")?.and_then(Attention::of_code),
     })
 }
 

@@ -13,6 +13,7 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 
 use super::StoreError;
 use super::checkpoint::Checkpoints;
+use super::credits::Totals;
 use super::source::Source;
 use super::waiters::Waiters;
 use crate::domain::experience::{Experience, Kind};
@@ -56,6 +57,8 @@ pub(super) struct Tx<'c> {
     pub(super) experience: &'c mut Experience,
     /// What of it is still to be written down.
     pub(super) lessons: &'c mut Lessons,
+    /// What the money report's sums are still to be changed by.
+    pub(super) totals: &'c mut Totals,
 }
 
 /// What was learned since it was last written down: once for a group, however many taught the same.
@@ -97,6 +100,12 @@ impl Tx<'_> {
     pub(super) fn add(&self, sql: &str, values: impl Params) -> Result<i64, StoreError> {
         self.execute(sql, values)?;
         Ok(self.connection.last_insert_rowid())
+    }
+
+    /// Writes down what the commands of a group have in common.
+    fn finish(&mut self) -> Result<(), StoreError> {
+        self.write_lessons()?;
+        self.write_totals()
     }
 
     /// A statement whose values are bound one by one.
@@ -282,8 +291,9 @@ impl Writer {
             Some(experience) => experience,
             None => super::experience::load(connection)?,
         };
-        let mut lessons = Lessons::default();
-        let mut tx = Tx { connection, changed, experience: &mut experience, lessons: &mut lessons };
+        let (mut lessons, mut totals) = (Lessons::default(), Totals::default());
+        let mut tx =
+            Tx { connection, changed, experience: &mut experience, lessons: &mut lessons, totals: &mut totals };
         for command in &mut *group {
             match command.run(&mut tx) {
                 Ok(()) => {}
@@ -296,7 +306,7 @@ impl Writer {
                 }
             }
         }
-        tx.write_lessons()?;
+        tx.finish()?;
         execute(connection, "COMMIT")?;
         self.experience = Some(experience);
         Ok(())
@@ -310,9 +320,10 @@ impl Writer {
         for command in group {
             let before = changed.len();
             execute(connection, "SAVEPOINT command")?;
-            let mut lessons = Lessons::default();
-            let mut tx = Tx { connection, changed, experience: &mut experience, lessons: &mut lessons };
-            match command.run(&mut tx).and_then(|()| tx.write_lessons()) {
+            let (mut lessons, mut totals) = (Lessons::default(), Totals::default());
+            let mut tx =
+                Tx { connection, changed, experience: &mut experience, lessons: &mut lessons, totals: &mut totals };
+            match command.run(&mut tx).and_then(|()| tx.finish()) {
                 Ok(()) => {}
                 Err(error @ (StoreError::Broken(_) | StoreError::Unavailable(_))) => return Err(error),
                 Err(StoreError::Impossible(_) | StoreError::Failed(_)) => {
@@ -410,11 +421,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (queue, mut writer, options) = writer(&folder).await;
         // A connection opened again is as limited.
-        writer.source = Source::File { path: folder.path().join("test.db"), pages_max: Some(100) };
+        writer.source = Source::File { path: folder.path().join("test.db"), pages_max: Some(200) };
         let mut running = tokio::task::JoinSet::new();
         running.spawn(writer.run());
-        execute(&queue, "CREATE TABLE bodies (body BLOB) STRICT").await.unwrap();
-        let keep = async || execute(&queue, "INSERT INTO bodies VALUES (zeroblob(20000))").await;
+        execute(&queue, "CREATE TABLE ballast (body BLOB) STRICT").await.unwrap();
+        let keep = async || execute(&queue, "INSERT INTO ballast VALUES (zeroblob(20000))").await;
         let mut kept = 0;
         let error = loop {
             match keep().await {
@@ -427,7 +438,7 @@ mod tests {
         assert!(matches!(again, StoreError::Unavailable(_)), "still full: {again:?}");
         // Space is made, as somebody who cleans a disk does.
         let mut other = options.connect().await.unwrap();
-        other.execute("DELETE FROM bodies").await.unwrap();
+        other.execute("DELETE FROM ballast").await.unwrap();
         keep().await.unwrap();
     }
 

@@ -62,6 +62,8 @@ pub struct Dispatcher {
     pub target: Target,
     /// What goes there.
     pub wants: Wants,
+    /// How long a refund may take: events tell when it is due.
+    pub refund_window: Duration,
     /// Pauses between attempts.
     pub schedule: Arc<[Duration]>,
     /// How it is sent.
@@ -126,7 +128,8 @@ impl Dispatcher {
                 return Ok(None);
             }
             let now = self.clock.now();
-            let Batch { handed, caught_up } = self.store.hand_out(&self.name, &self.wants, room, LEASE, now).await?;
+            let handed = self.store.hand_out(&self.name, &self.wants, room, LEASE, self.refund_window, now);
+            let Batch { handed, caught_up } = handed.await?;
             let mut aside = Vec::new();
             for one in handed {
                 let share = shares.of(&one);

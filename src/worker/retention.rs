@@ -58,7 +58,7 @@ async fn remove(retention: Retention, store: &Store, clock: &dyn Clock) -> Resul
     let now = clock.now();
     let mut removed = store.prune_idempotency_keys(BATCH, now).await?;
     if !retention.payloads.is_zero() {
-        removed += store.prune_bodies(now - retention.payloads, BATCH).await?;
+        removed += store.prune_bodies(now - retention.payloads, BATCH, now).await?;
     }
     if !retention.generations.is_zero() {
         let refunds_before = now - retention.refund_window;

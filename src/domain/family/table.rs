@@ -13,7 +13,7 @@ const EXPONENTIAL: &[Duration] =
 /// Up to three retries; how far apart is not documented.
 const THRICE: &[Duration] = &[Duration::from_secs(30); 3];
 
-/// Every documented family, Kling O3 video first.
+/// Every documented family, Kling O3 video first. Their places are stored: a new one goes to the end.
 pub static FAMILIES: &[Family] = &[
     // provider.md sections 2 to 5
     Family {
