@@ -17,7 +17,7 @@ use crate::flow::gateway::Gateway;
 use crate::flow::intake::Intake;
 use crate::flow::reconcile::{Asks, Reconciler};
 use crate::http::server::{self, Limits};
-use crate::http::{self, Api, ApiKeys, AppState, Counter, Gate, Parts};
+use crate::http::{self, Api, ApiKeys, AppState, Counter, Everything, Gate, Parts};
 use crate::provider::budget::Budget;
 use crate::provider::{ClientError, Provider, ProviderClient};
 use crate::sink::Sink;
@@ -140,7 +140,7 @@ impl App {
             clock,
             stop: stop.clone(),
         };
-        let state = AppState {
+        let state = Arc::new(Everything {
             intake: Intake {
                 store: store.clone(),
                 rules: Arc::clone(&api.rules),
@@ -153,7 +153,7 @@ impl App {
             asks,
             api_keys: api_keys(config),
             parts: Parts { budget, sweeper: swept.clone(), metrics, metrics_open: listeners.admin.is_some() },
-        };
+        });
         dispatch(&tasks, config, &state.api).await?;
         listen(&tasks, config, listeners, &state, &stop);
         let patience = config.server.shutdown_timeout.0 + SHUTDOWN_MARGIN;

@@ -39,6 +39,8 @@ pub(super) async fn body(body: Body, bytes_max: usize) -> Result<Vec<u8>, Proble
     let start = patience.deadline();
     loop {
         let frame = tokio::select! {
+            // What is there already needs no timer.
+            biased;
             frame = limited.frame() => frame,
             () = &mut patience => {
                 let detail = format!(

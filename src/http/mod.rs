@@ -82,8 +82,11 @@ impl Parts {
 }
 
 /// Everything handlers are made of; each asks for the parts it uses.
-#[derive(Clone, Debug)]
-pub struct AppState {
+pub type AppState = Arc<Everything>;
+
+/// What [`AppState`] shares.
+#[derive(Debug)]
+pub struct Everything {
     /// The API.
     pub api: Api,
     /// The way in for webhooks.
@@ -113,7 +116,6 @@ macro_rules! parts_of_the_state {
 parts_of_the_state! {
     Api = api,
     Intake = intake,
-    Gate = gate,
     Counter = counter,
     Asks = asks,
     ApiKeys = api_keys,
@@ -156,5 +158,5 @@ fn finish(state: &AppState, routes: Router<AppState>) -> Router {
         .layer(CatchPanicLayer::custom(log::panicked))
         .layer(middleware::from_fn_with_state(clock, log::request))
         .layer(CatchPanicLayer::custom(log::panicked_outside))
-        .with_state(state.clone())
+        .with_state(Arc::clone(state))
 }

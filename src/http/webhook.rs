@@ -5,14 +5,14 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::{ConnectInfo, Path, Request, State};
 use axum::http::HeaderMap;
+use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use ipnet::IpNet;
 
-use super::extract;
 use super::problem::Problem;
+use super::{AppState, Everything, extract};
 use crate::domain::decision::Disposition;
 use crate::flow::intake::{Authentic, Intake};
 
@@ -29,13 +29,13 @@ pub struct Gate {
 
 /// Takes a webhook.
 pub(super) async fn receive(
-    State(intake): State<Intake>,
-    State(gate): State<Gate>,
+    State(state): State<AppState>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
     Path(path): Path<String>,
     request: Request,
 ) -> Result<Response, Problem> {
-    let authentic = gate.admit(&intake, &path, peer.ip(), request.headers())?;
+    let Everything { intake, gate, .. } = &*state;
+    let authentic = gate.admit(intake, &path, peer.ip(), request.headers())?;
     let body =
         extract::body(request.into_body(), gate.body_bytes_max).await.inspect_err(|problem| refused(problem.code()))?;
     let recorded = intake.receive(authentic, body).await?;
@@ -44,7 +44,7 @@ pub(super) async fn receive(
             "The body must be a JSON object with the generation's id and its status. It was kept as it came.",
         ));
     }
-    Ok(Json(serde_json::json!({"status": "received"})).into_response())
+    Ok(([(CONTENT_TYPE, "application/json")], r#"{"status":"received"}"#).into_response())
 }
 
 impl Gate {

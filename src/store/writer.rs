@@ -199,18 +199,18 @@ pub struct Writer {
 }
 
 /// Who hears of a change after its commit.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Listeners {
     pub(super) changes: broadcast::Sender<Changes>,
     pub(super) waiters: Waiters,
 }
 
 impl Listeners {
-    fn tell(&self, changes: &mut Vec<Change>) {
+    fn tell(&self, changes: Vec<Change>) {
         self.waiters.wake(changes.iter().map(|change| change.id));
         if !changes.is_empty() {
             // No listener is no fault.
-            drop(self.changes.send(changes.drain(..).collect()));
+            drop(self.changes.send(changes.into()));
         }
     }
 }
@@ -222,6 +222,33 @@ pub(super) fn new(source: Source, listeners: Listeners) -> (Queue, Writer) {
     (Queue(sender), Writer { connection: None, experience: None, source, commands, listeners, checkpoints })
 }
 
+/// What came of a group.
+struct Answers {
+    group: Vec<Box<dyn Command>>,
+    result: Result<(), StoreError>,
+    changed: Vec<Change>,
+}
+
+impl Answers {
+    /// Whether the database is.
+    fn broken(&self) -> Result<(), StoreError> {
+        match &self.result {
+            Err(error @ StoreError::Broken(_)) => Err(error.clone()),
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+
+    /// Answers every caller, and tells listeners what changed.
+    fn give(self, listeners: &Listeners) {
+        for command in self.group {
+            command.answer(self.result.clone());
+        }
+        if self.result.is_ok() {
+            listeners.tell(self.changed);
+        }
+    }
+}
+
 impl Writer {
     /// Takes what is waiting, commits it in one transaction, answers, and again; on a thread of its own.
     ///
@@ -229,19 +256,27 @@ impl Writer {
     /// [`StoreError::Broken`]: nothing may be acknowledged any more.
     pub async fn run(mut self) -> Result<(), StoreError> {
         let (end, ended) = oneshot::channel();
+        let (hand_over, mut handed_over) = mpsc::unbounded_channel();
+        let listeners = self.listeners.clone();
         let thread = std::thread::Builder::new().name("writer".to_owned());
         let started = thread.spawn(move || {
-            let mut group = Vec::with_capacity(GROUP_MAX);
-            while self.commands.blocking_recv_many(&mut group, GROUP_MAX) > 0 {
-                if let Err(error) = self.serve(&mut group) {
-                    // Whoever waits for the end may have gone.
-                    return drop(end.send(Err(error)));
-                }
+            let mut result = Ok(());
+            let mut group = Vec::new();
+            while result.is_ok() && self.commands.blocking_recv_many(&mut group, GROUP_MAX) > 0 {
+                let answers = self.serve(std::mem::take(&mut group));
+                result = answers.broken();
+                // Whoever answers ends after us.
+                drop(hand_over.send(answers));
                 self.checkpoints.step(self.connection.as_ref());
             }
-            drop(end.send(self.close()));
+            drop(hand_over);
+            drop(end.send(result.and_then(|()| self.close())));
         });
         started.map_err(|error| StoreError::Broken(format!("the writer's thread cannot be started: {error}")))?;
+        // Callers are woken from inside the runtime: from the writer's thread each would cost it a system call.
+        while let Some(answers) = handed_over.recv().await {
+            answers.give(&listeners);
+        }
         ended.await.unwrap_or_else(|_| Err(StoreError::Broken("the writer panicked".to_owned())))
     }
 
@@ -252,27 +287,23 @@ impl Writer {
     pub(crate) async fn run_here(mut self) -> Result<(), StoreError> {
         let mut group = Vec::new();
         while self.commands.recv_many(&mut group, GROUP_MAX).await > 0 {
-            self.serve(&mut group)?;
+            let answers = self.serve(std::mem::take(&mut group));
+            let broken = answers.broken();
+            answers.give(&self.listeners);
+            broken?;
         }
         self.close()
     }
 
-    fn serve(&mut self, group: &mut Vec<Box<dyn Command>>) -> Result<(), StoreError> {
+    fn serve(&mut self, mut group: Vec<Box<dyn Command>>) -> Answers {
         let mut changed = Vec::new();
-        let result = self.commit(group, &mut changed);
-        for command in group.drain(..) {
-            command.answer(result.clone());
+        let result = self.commit(&mut group, &mut changed);
+        if let Err(error) = &result {
+            // SQLite may have rolled back by itself (a full disk).
+            tracing::warn!(%error, "a group of writes was not committed");
+            self.connection = None;
         }
-        match result {
-            Ok(()) => self.listeners.tell(&mut changed),
-            Err(error @ StoreError::Broken(_)) => return Err(error),
-            Err(error) => {
-                // SQLite may have rolled back by itself (a full disk).
-                tracing::warn!(%error, "a group of writes was not committed");
-                self.connection = None;
-            }
-        }
-        Ok(())
+        Answers { group, result, changed }
     }
 
     fn close(self) -> Result<(), StoreError> {
