@@ -4,8 +4,11 @@ FROM rust:1.95-slim-bookworm AS build
 ARG CARGO_NET_OFFLINE=false
 WORKDIR /build
 COPY Cargo.toml Cargo.lock ./
+COPY .cargo .cargo
 COPY src src
 COPY migrations migrations
+# named in Cargo.toml, not built
+COPY benches benches
 COPY config.example.toml README.md ./
 # glibc linked statically: the gnu target needs no other toolchain.
 RUN RUSTFLAGS="-C target-feature=+crt-static" \

@@ -7,7 +7,10 @@ Runs the do-nothing handler, the append log with one flush for a group, recoup, 
 and Flask in turn on the same machine, under wrk (apt-get install wrk); prints medians, spread and ratios. Every webhook tells of
 another generation: recoup does its whole work for each. What the Node and Python peers need is fetched into target/peers.
 """
-import argparse, glob, json, os, re, shutil, signal, socket, statistics, subprocess, sys, tempfile, time
+import argparse, glob, json, os, shutil, socket, statistics, subprocess, sys, tempfile, time
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from common import LUA, callback_path, environment, free_port, memory_mb, stop, wrk
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("binary")
@@ -19,21 +22,10 @@ options = parser.parse_args()
 BINARY = os.path.abspath(options.binary)
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 PEERS = os.path.join(ROOT, "target", "peers")
-SECRET = "a secret of the benchmark, long enough"
 NAMES = {
     "nothing": "a handler that does nothing", "log": "append log, one flush for a group", "recoup": "recoup",
     "pool": "axum with an sqlx pool, one transaction each", "fastify": "Fastify with better-sqlite3", "flask": "Flask under gunicorn",
 }
-LUA = """
-local thread_number = 0
-function setup(thread) thread:set("number", thread_number); thread_number = thread_number + 1 end
-function init(args) sent = 0; run = args[1] end
-function request()
-  sent = sent + 1
-  local body = string.format('{"generation_id":"%s-%d-%d","status":"completed","video_url":"https://cdn.example/v/%s-%d-%d.mp4","model":"kling-o3-video-5s","message":null}', run, number, sent, run, number, sent)
-  return wrk.format("POST", nil, {["content-type"] = "application/json"}, body)
-end
-"""
 
 
 def peers():
@@ -52,27 +44,10 @@ def peers():
     return next(executable for executable in rust if executable)
 
 
-def free_port():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
-
-
-def environment(port):
-    return {
-        "PATH": os.environ["PATH"], "RECOUP_PROVIDER__API_KEY": "none", "RECOUP_PROVIDER__BASE_URL": "http://127.0.0.1:1",
-        "RECOUP_API__KEY": "a key of the benchmark", "RECOUP_WEBHOOK__SECRETS": SECRET, "RECOUP_WEBHOOK__CONFIRM": "never",
-        "RECOUP_SERVER__LISTEN": f"127.0.0.1:{port}", "RECOUP_SERVER__PUBLIC_URL": f"http://127.0.0.1:{port}",
-        "RECOUP_LOG__LEVEL": "off",
-    }
-
-
 def start(which, folder, port, rust):
     """The process, and the path that webhooks go to."""
     if which == "recoup":
-        url = subprocess.run([BINARY, "callback-url", "kling/o3-video"], cwd=folder, env=environment(port), check=True,
-                             stdout=subprocess.PIPE, text=True).stdout
-        path = re.search(r"/webhooks/\S+", url).group()
+        path = callback_path(BINARY, folder, port)
         return subprocess.Popen([BINARY, "serve"], cwd=folder, env=environment(port)), path
     if which == "fastify":
         return subprocess.Popen(["node", os.path.join(PEERS, "fastify.mjs"), str(port)], cwd=folder), "/webhooks/x"
@@ -81,24 +56,6 @@ def start(which, folder, port, rust):
         return subprocess.Popen([gunicorn, "--pythonpath", PEERS, "-w", "2", "-k", "gthread", "--threads", "4", "--log-level", "error",
                                  "-b", f"127.0.0.1:{port}", "flask_app:app"], cwd=folder), "/webhooks/x"
     return subprocess.Popen([rust, which, str(port)], cwd=folder), "/webhooks/x"
-
-
-def wrk(port, path, connections, seconds, script, run):
-    threads = 1 if connections == 1 else 2
-    output = subprocess.run(
-        ["wrk", "-t", str(threads), "-c", str(connections), "-d", f"{seconds}s", "--timeout", "20s", "--latency", "-s", script,
-         f"http://127.0.0.1:{port}{path}", "--", run], check=True, stdout=subprocess.PIPE, text=True).stdout
-    if "Non-2xx" in output or "Socket errors" in output:
-        raise SystemExit(f"not every webhook was answered 200:\n{output}")
-    span = lambda percent: float_ms(re.search(rf"^\s+{percent}%\s+(\S+)\s*$", output, re.M).group(1))
-    return float(re.search(r"Requests/sec:\s+(\S+)", output).group(1)), span(50), span(99)
-
-
-def float_ms(text):
-    for unit, factor in (("us", 1e-3), ("ms", 1.0), ("s", 1e3)):
-        if text.endswith(unit):
-            return float(text.removesuffix(unit)) * factor
-    raise ValueError(text)
 
 
 def ready(port, process):
@@ -110,11 +67,6 @@ def ready(port, process):
             return
         except OSError:
             time.sleep(0.02)
-
-
-def resident_mb(process):
-    with open(f"/proc/{process.pid}/status") as status:
-        return int(re.search(r"VmHWM:\s+(\d+)", status.read()).group(1)) / 1024
 
 
 rust = peers()
@@ -133,15 +85,14 @@ with tempfile.TemporaryDirectory() as script_folder:
                 process, path = start(one, folder, port, rust)
                 try:
                     ready(port, process)
-                    wrk(port, path, 16, 1, script, f"{nth}-warm")
+                    wrk(port, path, 16, 1, script, nth * 10_000)
                     for connections in every:
-                        rates[one, connections].append(wrk(port, path, connections, options.seconds, script, f"{nth}-{connections}"))
-                    peak[one] = max(peak.get(one, 0), resident_mb(process))
+                        rates[one, connections].append(wrk(port, path, connections, options.seconds, script, nth * 10_000 + connections)[:3])
+                    peak[one] = max(peak.get(one, 0), memory_mb(process, "VmHWM"))
                     sizes = [os.path.getsize(name) for name in glob.glob(os.path.join(folder, "*-wal")) + glob.glob(os.path.join(folder, "*/*-wal"))]
                     wal[one] = max([wal.get(one, 0)] + [size / 2**20 for size in sizes])
                 finally:
-                    process.send_signal(signal.SIGTERM)
-                    process.wait(60)
+                    stop(process)
 
 for connections in every:
     print(f"\n| {connections} connections | a second | of the log | p50 ms | p99 ms | peak MB | WAL MB |\n|---|---|---|---|---|---|---|")

@@ -202,23 +202,24 @@ CREATE UNIQUE INDEX generations_provider_id ON generations (provider_id, family)
 -- The due list: a restart loses nothing because it is an index, not memory.
 CREATE INDEX generations_check_at ON generations (check_at) WHERE check_at IS NOT NULL;
 CREATE INDEX generations_turn_at ON generations (turn_at) WHERE turn_at IS NOT NULL;
--- Lists, newest first: SQLite appends the row id to each, so each serves its order.
+-- Lists, newest first: SQLite appends the row id to each, so each serves its order. Completed ones are most: they are found without.
 CREATE INDEX generations_created_at ON generations (created_at);
-CREATE INDEX generations_status ON generations (status, created_at);
+CREATE INDEX generations_status ON generations (status, created_at) WHERE status <> 7;
 CREATE INDEX generations_attention ON generations (attention, created_at) WHERE attention IS NOT NULL;
 CREATE INDEX generations_error_code ON generations (error_code, created_at) WHERE error_code IS NOT NULL;
--- The edges of a money report that does not begin or end on the hour.
-CREATE INDEX generations_began_at ON generations (coalesce(submitted_at, created_at));
+-- The edges of a money report that does not begin or end on the hour: what was bought at another time than it was first known.
+CREATE INDEX generations_submitted_at ON generations (submitted_at) WHERE submitted_at <> created_at;
 -- Open refund windows.
 CREATE INDEX generations_failed_at ON generations (settled_at) WHERE status = 8 AND refunded_at IS NULL;
 
 CREATE INDEX deliveries_generation ON deliveries (generation) WHERE generation IS NOT NULL;
-CREATE INDEX deliveries_disposition ON deliveries (disposition);
+-- Lists of all but the usual kind, which is found soon enough without an index.
+CREATE INDEX deliveries_disposition ON deliveries (disposition) WHERE disposition <> 1;
 -- An unreadable body is kept once, however often it is sent.
 CREATE UNIQUE INDEX deliveries_unreadable ON deliveries (family, coalesce(generation, 0), body_sha256)
     WHERE disposition = 4 AND replay_of IS NULL;
 
-CREATE INDEX events_kind ON events (kind);
+CREATE INDEX events_kind ON events (kind) WHERE kind <> 1;
 CREATE INDEX events_for_caller ON events (id) WHERE for_caller = 1;
 CREATE INDEX dispatches_due ON dispatches (outlet, next_at) WHERE state = 1;
 CREATE INDEX dispatches_event ON dispatches (event);

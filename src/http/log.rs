@@ -21,7 +21,8 @@ const REQUEST_ID_BYTES_MAX: usize = 128;
 pub(super) async fn request(State(clock): State<Arc<dyn Clock>>, request: Request, next: Next) -> Response {
     let id = request_id(&request);
     let method = request.method().clone();
-    let route = request.extensions().get::<MatchedPath>().map_or("unmatched", |path| path.as_str()).to_owned();
+    let matched = request.extensions().get::<MatchedPath>().cloned();
+    let route = matched.as_ref().map_or("unmatched", MatchedPath::as_str);
     let started = clock.monotonic();
     let response = next.run(request).await;
     let duration = clock.monotonic().saturating_sub(started);
@@ -33,7 +34,7 @@ pub(super) async fn request(State(clock): State<Arc<dyn Clock>>, request: Reques
     };
     let status = response.status();
     let (code, cause) = (problem.as_ref().map(Problem::code), problem.as_ref().and_then(Problem::cause));
-    metrics::counter!("recoup_http_requests_total", "route" => route.clone(), "status" => status.as_str().to_owned())
+    metrics::counter!("recoup_http_requests_total", "route" => route.to_owned(), "status" => status.as_str().to_owned())
         .increment(1);
     if status.is_server_error() {
         tracing::error!(%method, route, status = status.as_u16(), duration_ms, request_id = id, code, cause, "request");

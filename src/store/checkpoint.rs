@@ -14,8 +14,8 @@ use rusqlite::Connection;
 use super::StoreError;
 use super::source::Source;
 
-/// Pages in the log from which on they are copied: 4 MiB.
-const BEGIN: i32 = 1_000;
+/// Pages in the log from which on they are copied: 16 MiB.
+const BEGIN: i32 = 4_000;
 /// Pages in the log from which on the writer waits for readers so that the log can begin anew: 48 MiB.
 const LIMIT: i32 = 12_000;
 

@@ -10,7 +10,7 @@ use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
 use super::record::expect_one;
-use super::writer::Tx;
+use super::tx::Tx;
 use super::{Store, StoreError};
 use crate::domain::decision::{Answer, Decision, Fact, Told};
 use crate::domain::family::Family;

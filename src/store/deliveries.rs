@@ -10,8 +10,8 @@ use sqlx::sqlite::SqliteRow;
 use super::pages::{Page, Paging};
 use super::rows::{Stored, impossible};
 use super::sql::Sql;
+use super::tx::Tx;
 use super::walk::{self, Key, Walk};
-use super::writer::Tx;
 use super::{Store, StoreError};
 use crate::domain::callback::Reference;
 use crate::domain::decision::{Disposition, Fact};
@@ -201,10 +201,11 @@ impl DeliveryFilter {
             let by = by.bind(generation.as_bytes().to_vec()).push(")");
             return vec![walk(OF_GENERATION, by, dispositions())];
         }
-        if self.dispositions.is_empty() {
-            return vec![walk(ALL, Sql::default(), Sql::default())];
+        if self.dispositions.is_empty() || self.dispositions.contains(&Disposition::Accepted) {
+            return vec![walk(ALL, Sql::default(), dispositions())];
         }
-        let each = self.dispositions.iter().map(|word| Sql::new("d.disposition = ").bind(word.code()));
+        let each = self.dispositions.iter();
+        let each = each.map(|word| Sql::new("d.disposition <> 1 AND d.disposition = ").bind(word.code()));
         each.map(|by| walk(OF_DISPOSITION, by, Sql::default())).collect()
     }
 }

@@ -93,8 +93,8 @@ impl EventFilter {
             let walks = states.flat_map(|by| walk(OF_STATE, UNDELIVERED, by));
             return walks.map(|walk| Walk { rest: walk.rest.and(ONCE), ..walk }).collect();
         }
-        if !self.kinds.is_empty() {
-            let kinds = self.kinds.iter().map(|kind| Sql::new("e.kind = ").bind(kind.code()));
+        if !self.kinds.is_empty() && !self.kinds.contains(&EventKind::Completed) {
+            let kinds = self.kinds.iter().map(|kind| Sql::new("e.kind <> 1 AND e.kind = ").bind(kind.code()));
             return kinds.flat_map(|by| walk(OF_KIND, BY_NUMBER, by)).collect();
         }
         walk(ALL, BY_NUMBER, Sql::default())

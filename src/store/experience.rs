@@ -4,7 +4,7 @@ use rusqlite::{Connection, params};
 
 use super::row::Row;
 use super::rows::impossible;
-use super::writer::{self, Tx};
+use super::tx::{self, Tx};
 use super::{Store, StoreError};
 use crate::domain::decision::Decision;
 use crate::domain::experience::{Experience, Kind};
@@ -72,8 +72,8 @@ impl Tx<'_> {
 
 /// Reads all that was learned, for the writer.
 pub(super) fn load(connection: &Connection) -> Result<Experience, StoreError> {
-    let paces = writer::all(connection, PACES, [], |row| pace(row))?;
-    let trusts = writer::all(connection, TRUSTS, [], |row| trust(row))?;
+    let paces = tx::all(connection, PACES, [], |row| pace(row))?;
+    let trusts = tx::all(connection, TRUSTS, [], |row| trust(row))?;
     Ok(Experience { paces: paces.into_iter().collect(), trusts: trusts.into_iter().collect() })
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use rusqlite::params;
 
 use super::rows::impossible;
-use super::writer::Tx;
+use super::tx::Tx;
 use super::{Store, StoreError};
 use crate::domain::id::GenerationId;
 use crate::domain::time::Time;

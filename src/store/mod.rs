@@ -30,6 +30,7 @@ mod source;
 mod sql;
 mod submissions;
 mod timeline;
+mod tx;
 mod waiters;
 mod walk;
 mod writer;
@@ -56,8 +57,9 @@ pub use pages::{Filter, Order, Page, Paging};
 pub use reports::{Backlog, UnknownCode};
 pub use submissions::{Begun, Intent, SubmissionRecord};
 pub use timeline::Entry;
+pub use tx::Changes;
 pub use waiters::Watched;
-pub use writer::{Changes, Writer};
+pub use writer::Writer;
 
 use source::Source;
 use waiters::Waiters;

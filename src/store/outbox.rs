@@ -9,7 +9,7 @@ use rusqlite::params;
 
 use super::events::{SELECTED, event};
 use super::record::expect_one;
-use super::writer::Tx;
+use super::tx::Tx;
 use super::{Store, StoreError};
 use crate::domain::event::{Event, EventKind, Outlook};
 use crate::domain::generation::Generation;

@@ -106,11 +106,15 @@ impl Filter {
             return each("generations g INDEXED BY generations_attention", attentions.collect());
         }
         match self.possible_statuses() {
-            Some(statuses) => {
-                let statuses = statuses.iter().map(|status| Sql::new("g.status = ").bind(status.code()));
+            Some(statuses) if !statuses.contains(&Status::Completed) => {
+                let statuses = statuses.iter();
+                let statuses = statuses.map(|status| Sql::new("g.status <> 7 AND g.status = ").bind(status.code()));
                 each("generations g INDEXED BY generations_status", statuses.collect())
             }
-            None => vec![along("generations g INDEXED BY generations_created_at", BY_CREATION, Sql::default())],
+            // Most are completed: they are found soon among all.
+            Some(_) | None => {
+                vec![along("generations g INDEXED BY generations_created_at", BY_CREATION, Sql::default())]
+            }
         }
     }
 

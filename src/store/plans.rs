@@ -175,6 +175,7 @@ fn lists() -> Vec<(String, Walk)> {
     let deliveries = [
         DeliveryFilter::default(),
         DeliveryFilter { dispositions: Disposition::ALL.to_vec(), generation: None },
+        DeliveryFilter { dispositions: vec![Disposition::Conflict, Disposition::Mismatch], generation: None },
         DeliveryFilter { dispositions: Disposition::ALL.to_vec(), generation: Some(id) },
     ];
     found.extend(deliveries.iter().flat_map(DeliveryFilter::walks).map(|walk| ("deliveries".to_owned(), walk)));
@@ -182,6 +183,7 @@ fn lists() -> Vec<(String, Walk)> {
     let events = [
         EventFilter::default(),
         EventFilter { kinds: EventKind::ALL.to_vec(), ..EventFilter::default() },
+        EventFilter { kinds: vec![EventKind::Failed, EventKind::Attention], ..EventFilter::default() },
         EventFilter { states: all.to_vec(), ..EventFilter::default() },
         EventFilter { states: vec![DispatchState::Pending, DispatchState::Dead], ..EventFilter::default() },
         EventFilter { kinds: EventKind::ALL.to_vec(), states: all.to_vec(), generation: Some(id) },

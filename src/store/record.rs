@@ -10,7 +10,7 @@ use rusqlite::params;
 
 use super::StoreError;
 use super::rows::{self, COLUMNS, MARKS, PROGRESS, PROGRESS_MARKS, Stored};
-use super::writer::{Change, Tx};
+use super::tx::{Change, Tx};
 use crate::domain::decision::{Decision, Fact};
 use crate::domain::error_code::ErrorCode;
 use crate::domain::event::EventKind;
@@ -167,14 +167,15 @@ impl Tx<'_> {
         if decision.events.is_empty() || (planted::is(planted::Fault::SilentCheck) && silent) {
             return Ok(());
         }
+        let for_caller = generation.via == Via::Gateway && self.callback_url(row)?.is_some();
         // Events come only with a change, which is the last one noted.
         if let Some(change) = self.changed.last_mut() {
-            change.told = true;
+            (change.told, change.for_caller) = (true, for_caller);
         }
         let told = u32::try_from(decision.events.len()).unwrap_or(0);
         let first = generation.events.saturating_sub(told);
         for (sequence, kind) in (first + 1..).zip(&decision.events) {
-            self.event(row, generation, sequence, *kind, now)?;
+            self.event(row, generation, (sequence, *kind), for_caller, now)?;
         }
         Ok(())
     }
@@ -193,12 +194,11 @@ impl Tx<'_> {
         &self,
         row: i64,
         generation: &Generation,
-        sequence: u32,
-        kind: EventKind,
+        (sequence, kind): (u32, EventKind),
+        for_caller: bool,
         now: Time,
     ) -> Result<(), StoreError> {
         let attention = (kind == EventKind::Attention).then_some(generation.attention).flatten();
-        let for_caller = generation.via == Via::Gateway && self.callback_url(row)?.is_some();
         self.execute(
             "INSERT INTO events (uid, generation, sequence, at, kind, attention, for_caller) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
             params![

@@ -4,7 +4,7 @@ use rusqlite::params;
 
 use super::events::EventFilter;
 use super::sql::Sql;
-use super::writer::{Change, Tx};
+use super::tx::{Change, Tx};
 use super::{Store, StoreError};
 use crate::domain::id::{EventId, GenerationId};
 use crate::domain::time::Time;
@@ -86,7 +86,7 @@ impl Tx<'_> {
             |row| Ok(row.get(0)?),
         )?;
         let id = uid.as_deref().and_then(GenerationId::from_bytes);
-        self.changed.extend(id.map(|id| Change { id, look_at: None, told: true }));
+        self.changed.extend(id.map(|id| Change { id, look_at: None, told: true, for_caller: true }));
         Ok(())
     }
 }

@@ -39,7 +39,7 @@ impl Store {
             .run(move |tx| {
                 tx.execute(
                     "DELETE FROM generations WHERE id IN
-                     (SELECT id FROM generations INDEXED BY generations_began_at
+                     (SELECT id FROM generations INDEXED BY generations_created_at
                       WHERE coalesce(submitted_at, created_at) < ?1 AND created_at < ?1 AND check_at IS NULL AND attention IS NULL
                         AND (status IN (7, 4)
                              OR (status = 8 AND (refunded_at IS NOT NULL OR settled_at < ?2)))
@@ -47,7 +47,7 @@ impl Store {
                             SELECT 1 FROM events e WHERE e.generation = generations.id
                               AND (EXISTS (SELECT 1 FROM outlets o WHERE e.id > o.position AND o.callers_only <= e.for_caller)
                                    OR EXISTS (SELECT 1 FROM dispatches d WHERE d.event = e.id AND d.state = 1)))
-                      ORDER BY coalesce(submitted_at, created_at) LIMIT ?3)",
+                      ORDER BY created_at LIMIT ?3)",
                     params![before.as_ms(), refunds_before.as_ms(), limit],
                 )
             })

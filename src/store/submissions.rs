@@ -9,7 +9,7 @@ use super::idempotency::{Idempotency, Repeated};
 use super::record::expect_one;
 use super::row::Row;
 use super::rows::{self, COLUMNS, impossible};
-use super::writer::Tx;
+use super::tx::Tx;
 use super::{Store, StoreError};
 use crate::domain::decision::{Decision, Fact, Submission};
 use crate::domain::error_code::ErrorCode;

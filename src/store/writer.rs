@@ -4,120 +4,27 @@
 //! driver does, costs more than SQLite itself (ADR 10). A command that fails fails alone. A caller that goes away changes
 //! nothing: its command is carried through. When the database is broken the writer ends, and with it the service.
 
-use std::collections::BTreeSet;
 use std::fmt::Debug;
-use std::sync::Arc;
 
-use rusqlite::{Connection, Params};
+use rusqlite::Connection;
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 use super::StoreError;
 use super::checkpoint::Checkpoints;
 use super::credits::Totals;
 use super::source::Source;
+use super::tx::{Change, Changes, Lessons, Tx};
 use super::waiters::Waiters;
-use crate::domain::experience::{Experience, Kind};
-use crate::domain::generation::Generation;
-use crate::domain::id::GenerationId;
-use crate::domain::time::Time;
+use crate::domain::experience::Experience;
 
 /// Commands that may wait; more are told to come back later.
 const QUEUE_MAX: usize = 4_096;
+/// Groups after which what was learned is written down at the latest, while more is waiting.
+const LESSONS_EVERY: u32 = 64;
+/// Groups up to this size are answered by the writer itself: handing them over takes longer than that.
+const ANSWERED_HERE_MAX: usize = 2;
 /// Commands one transaction commits at most.
 const GROUP_MAX: usize = 512;
-
-/// A generation changed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Change {
-    /// Which.
-    pub id: GenerationId,
-    /// When it is to be looked at next.
-    pub look_at: Option<Time>,
-    /// Whether there is an event about it.
-    pub told: bool,
-}
-
-/// What one commit changed.
-pub type Changes = Arc<[Change]>;
-
-impl Change {
-    pub(super) fn of(generation: &Generation) -> Self {
-        let look_at = [generation.watch.check_at, generation.watch.turn_at].into_iter().flatten().min();
-        Self { id: generation.id, look_at, told: false }
-    }
-}
-
-/// What a command writes with.
-#[derive(Debug)]
-pub(super) struct Tx<'c> {
-    connection: &'c Connection,
-    /// The generations that changed: told to listeners after the commit.
-    pub(super) changed: &'c mut Vec<Change>,
-    /// What was learned so far: decisions are made with it.
-    pub(super) experience: &'c mut Experience,
-    /// What of it is still to be written down.
-    pub(super) lessons: &'c mut Lessons,
-    /// What the money report's sums are still to be changed by.
-    pub(super) totals: &'c mut Totals,
-}
-
-/// What was learned since it was last written down: once for a group, however many taught the same.
-#[derive(Debug, Default)]
-pub(super) struct Lessons {
-    pub(super) paces: BTreeSet<Kind>,
-    pub(super) trusts: BTreeSet<&'static str>,
-}
-
-impl Tx<'_> {
-    /// Runs a statement; tells how many rows it changed.
-    pub(super) fn execute(&self, sql: &str, values: impl Params) -> Result<usize, StoreError> {
-        Ok(self.connection.prepare_cached(sql)?.execute(values)?)
-    }
-
-    /// The first row of a query.
-    pub(super) fn first<T>(
-        &self,
-        sql: &str,
-        values: impl Params,
-        read: impl FnOnce(&rusqlite::Row<'_>) -> Result<T, StoreError>,
-    ) -> Result<Option<T>, StoreError> {
-        let mut statement = self.connection.prepare_cached(sql)?;
-        let mut rows = statement.query(values)?;
-        rows.next()?.map(read).transpose()
-    }
-
-    /// All rows of a query.
-    pub(super) fn all<T>(
-        &self,
-        sql: &str,
-        values: impl Params,
-        read: impl FnMut(&rusqlite::Row<'_>) -> Result<T, StoreError>,
-    ) -> Result<Vec<T>, StoreError> {
-        all(self.connection, sql, values, read)
-    }
-
-    /// Runs a statement that adds a row; tells which.
-    pub(super) fn add(&self, sql: &str, values: impl Params) -> Result<i64, StoreError> {
-        self.execute(sql, values)?;
-        Ok(self.connection.last_insert_rowid())
-    }
-
-    /// Writes down what the commands of a group have in common.
-    fn finish(&mut self) -> Result<(), StoreError> {
-        self.write_lessons()?;
-        self.write_totals()
-    }
-
-    /// A statement whose values are bound one by one.
-    pub(super) fn statement(&self, sql: &str) -> Result<rusqlite::CachedStatement<'_>, StoreError> {
-        Ok(self.connection.prepare_cached(sql)?)
-    }
-
-    /// The row added last.
-    pub(super) fn last_added(&self) -> i64 {
-        self.connection.last_insert_rowid()
-    }
-}
 
 /// Where commands are handed in.
 #[derive(Clone, Debug)]
@@ -192,6 +99,9 @@ pub struct Writer {
     connection: Option<Connection>,
     /// `None` when it may hold what was not kept, and has to be read again.
     experience: Option<Experience>,
+    /// What was learned and is still to be written down, and how many groups ago that was done last.
+    lessons: Lessons,
+    lessons_age: u32,
     source: Source,
     commands: mpsc::Receiver<Box<dyn Command>>,
     listeners: Listeners,
@@ -219,7 +129,19 @@ impl Listeners {
 pub(super) fn new(source: Source, listeners: Listeners) -> (Queue, Writer) {
     let (sender, commands) = mpsc::channel(QUEUE_MAX);
     let checkpoints = Checkpoints::new(source.clone());
-    (Queue(sender), Writer { connection: None, experience: None, source, commands, listeners, checkpoints })
+    (
+        Queue(sender),
+        Writer {
+            connection: None,
+            experience: None,
+            lessons: Lessons::default(),
+            lessons_age: 0,
+            source,
+            commands,
+            listeners,
+            checkpoints,
+        },
+    )
 }
 
 /// What came of a group.
@@ -265,8 +187,12 @@ impl Writer {
             while result.is_ok() && self.commands.blocking_recv_many(&mut group, GROUP_MAX) > 0 {
                 let answers = self.serve(std::mem::take(&mut group));
                 result = answers.broken();
-                // Whoever answers ends after us.
-                drop(hand_over.send(answers));
+                if answers.group.len() <= ANSWERED_HERE_MAX {
+                    answers.give(&self.listeners);
+                } else {
+                    // Whoever answers ends after us.
+                    drop(hand_over.send(answers));
+                }
                 self.checkpoints.step(self.connection.as_ref());
             }
             drop(hand_over);
@@ -322,7 +248,7 @@ impl Writer {
             Some(experience) => experience,
             None => super::experience::load(connection)?,
         };
-        let (mut lessons, mut totals) = (Lessons::default(), Totals::default());
+        let (mut lessons, mut totals) = (std::mem::take(&mut self.lessons), Totals::default());
         let mut tx =
             Tx { connection, changed, experience: &mut experience, lessons: &mut lessons, totals: &mut totals };
         for command in &mut *group {
@@ -337,8 +263,15 @@ impl Writer {
                 }
             }
         }
-        tx.finish()?;
+        tx.write_totals()?;
+        // While more is waiting, what is learned can wait a little; it is not what was promised to anybody.
+        self.lessons_age += 1;
+        if self.commands.is_empty() || self.lessons_age >= LESSONS_EVERY {
+            tx.write_lessons()?;
+            self.lessons_age = 0;
+        }
         execute(connection, "COMMIT")?;
+        self.lessons = lessons;
         self.experience = Some(experience);
         Ok(())
     }
@@ -369,21 +302,6 @@ impl Writer {
         self.experience = Some(experience);
         Ok(())
     }
-}
-
-/// All rows of a query.
-pub(super) fn all<T>(
-    connection: &Connection,
-    sql: &str,
-    values: impl Params,
-    mut read: impl FnMut(&rusqlite::Row<'_>) -> Result<T, StoreError>,
-) -> Result<Vec<T>, StoreError> {
-    let mut statement = connection.prepare_cached(sql)?;
-    let (mut rows, mut found) = (statement.query(values)?, Vec::new());
-    while let Some(row) = rows.next()? {
-        found.push(read(row)?);
-    }
-    Ok(found)
 }
 
 fn begin(connection: &Connection) -> Result<(), StoreError> {

@@ -101,7 +101,7 @@ impl Dispatcher {
                 () = stop.cancelled() => break,
                 Some(ended) = attempts.join_next() => survive(ended),
                 () = self.clock.sleep(sleep), if has_room => {}
-                () = told(&mut changes), if has_room => {}
+                () = told(&mut changes, self.wants.callers_only), if has_room => {}
             }
         }
         while let Some(ended) = attempts.join_next().await {
@@ -260,10 +260,10 @@ impl Shares {
 }
 
 /// Ends when an event came to be, or may have.
-async fn told(changes: &mut tokio::sync::broadcast::Receiver<crate::store::Changes>) {
+async fn told(changes: &mut tokio::sync::broadcast::Receiver<crate::store::Changes>, callers_only: bool) {
     loop {
         match changes.recv().await {
-            Ok(changes) if !changes.iter().any(|change| change.told) => {}
+            Ok(changes) if !changes.iter().any(|change| change.told && (change.for_caller || !callers_only)) => {}
             Ok(_) | Err(RecvError::Lagged(_)) => return,
             Err(RecvError::Closed) => return std::future::pending().await,
         }
