@@ -44,10 +44,13 @@ FILL = [
         {SERIES} SELECT n, CAST(printf('%016d', n) AS BLOB), n, 1, :now - :days * {DAY_MS} + n * :days * {DAY_MS} / :rows + 150000,
                         iif(n % 20, 1, 2), 0 FROM series WHERE n % 10000""",
     f"""INSERT INTO labels SELECT 'order', id, created_at, id FROM generations WHERE metadata IS NOT NULL""",
-    """INSERT INTO credit_totals
+    """INSERT INTO credit_hours
        SELECT coalesce(submitted_at, created_at) / 3600000, status, coalesce(attention, 0), coalesce(error_code, ''),
               coalesce(model, ''), recovered, refunded_at IS NOT NULL, count(*), count(price_micros), coalesce(sum(price_micros), 0)
        FROM generations GROUP BY 1, 2, 3, 4, 5, 6, 7""",
+    """INSERT INTO credit_days
+       SELECT hour / 24, status, attention, error_code, model, recovered, refunded, sum(generations), sum(priced), sum(micros)
+       FROM credit_hours GROUP BY 1, 2, 3, 4, 5, 6, 7""",
 ]
 BODIES = f"""INSERT INTO bodies (delivery, body) {SERIES}
     SELECT n, CAST('{{"generation_id":"' || hex(randomblob(16)) || '----","status":"completed","video_url":"https://cdn.example/videos/'
@@ -78,6 +81,8 @@ def fill(file):
     db = sqlite3.connect(file, isolation_level=None)
     for pragma in ("journal_mode = OFF", "synchronous = OFF", "foreign_keys = OFF", "cache_size = -2000000", "temp_store = MEMORY"):
         db.execute(f"PRAGMA {pragma}")
+    for table in ("labels", "bodies", "events", "deliveries", "generations", "credit_hours", "credit_days", "paces", "trusts"):
+        db.execute(f"DELETE FROM {table}")
     tables = ("generations", "deliveries", "events", "labels")
     indexes = db.execute(f"SELECT name, sql FROM sqlite_schema WHERE type = 'index' AND sql IS NOT NULL AND tbl_name IN {tables}").fetchall()
     for name, _ in indexes:

@@ -77,7 +77,7 @@ def timed(work):
 grouped, _ = timed(lambda: connection.execute(
     "SELECT status, attention, error_code, model, recovered, refunded_at IS NOT NULL, count(*), sum(price_micros)"
     " FROM generations GROUP BY 1, 2, 3, 4, 5, 6").fetchall())
-print(f"{count} generations, {connection.execute('SELECT count(*) FROM credit_totals').fetchone()[0]} sums kept")
+print(f"{count} generations, {connection.execute('SELECT count(*) FROM credit_hours').fetchone()[0]} sums kept")
 print(f"grouped out of the rows       {grouped:9.1f} ms")
 with Service():
     for name, query in [("everything", ""), ("since a time of day", "?since=2026-09-30T00:17:00Z"),

@@ -46,7 +46,7 @@ CREATE TABLE generations_compact (
     outcomes         INTEGER NOT NULL CHECK (outcomes >= 0),
     events           INTEGER NOT NULL CHECK (events >= 0),
     -- NULL for none
-    metadata         TEXT             CHECK (json_valid(metadata)),
+    metadata         TEXT             CHECK (metadata IS NULL OR json_valid(metadata)),
 
     -- final <=> settled_at
     CHECK ((status >= 7 OR status = 4) = (settled_at IS NOT NULL)),
@@ -149,7 +149,7 @@ CREATE TABLE events_compact (
     -- whether a caller of the gateway wants to be told itself
     for_caller INTEGER NOT NULL CHECK (for_caller BETWEEN 0 AND 1),
     -- the generation as it was then; NULL while it still is so
-    shown      TEXT             CHECK (json_valid(shown)),
+    shown      TEXT             CHECK (shown IS NULL OR json_valid(shown)),
     UNIQUE (generation, sequence)
 ) STRICT;
 
@@ -239,9 +239,10 @@ CREATE INDEX labels_generation ON labels (generation);
 INSERT INTO labels
 SELECT key, value, created_at, generations.id FROM generations, json_each(generations.metadata) WHERE metadata IS NOT NULL;
 
--- The money report's sums are kept by the writer, once for a group of changes; only removal is left to a trigger.
+-- The money report's sums are kept by the writer, once for a group of changes; only removal is left to a trigger. Whole days beside
+-- the hours: a report over years adds up few rows.
 DROP TABLE credit_totals;
-CREATE TABLE credit_totals (
+CREATE TABLE credit_hours (
     hour        INTEGER NOT NULL, -- of the purchase, since 1970
     status      INTEGER NOT NULL,
     attention   INTEGER NOT NULL, -- 0 for none
@@ -255,15 +256,37 @@ CREATE TABLE credit_totals (
     PRIMARY KEY (hour, status, attention, error_code, model, recovered, refunded)
 ) STRICT, WITHOUT ROWID;
 
-INSERT INTO credit_totals
+CREATE TABLE credit_days (
+    day         INTEGER NOT NULL,
+    status      INTEGER NOT NULL,
+    attention   INTEGER NOT NULL,
+    error_code  TEXT    NOT NULL,
+    model       TEXT    NOT NULL,
+    recovered   INTEGER NOT NULL,
+    refunded    INTEGER NOT NULL,
+    generations INTEGER NOT NULL,
+    priced      INTEGER NOT NULL,
+    micros      INTEGER NOT NULL,
+    PRIMARY KEY (day, status, attention, error_code, model, recovered, refunded)
+) STRICT, WITHOUT ROWID;
+
+INSERT INTO credit_hours
 SELECT coalesce(submitted_at, created_at) / 3600000, status, coalesce(attention, 0), coalesce(error_code, ''),
        coalesce(model, ''), recovered, refunded_at IS NOT NULL, count(*), count(price_micros), coalesce(sum(price_micros), 0)
 FROM generations GROUP BY 1, 2, 3, 4, 5, 6, 7;
+INSERT INTO credit_days
+SELECT hour / 24, status, attention, error_code, model, recovered, refunded, sum(generations), sum(priced), sum(micros)
+FROM credit_hours GROUP BY 1, 2, 3, 4, 5, 6, 7;
 
-CREATE TRIGGER credit_totals_delete AFTER DELETE ON generations BEGIN
-    UPDATE credit_totals SET generations = generations - 1, priced = priced - (OLD.price_micros IS NOT NULL),
-                             micros = micros - coalesce(OLD.price_micros, 0)
+CREATE TRIGGER credits_delete AFTER DELETE ON generations BEGIN
+    UPDATE credit_hours SET generations = generations - 1, priced = priced - (OLD.price_micros IS NOT NULL),
+                            micros = micros - coalesce(OLD.price_micros, 0)
     WHERE hour = coalesce(OLD.submitted_at, OLD.created_at) / 3600000 AND status = OLD.status
+      AND attention = coalesce(OLD.attention, 0) AND error_code = coalesce(OLD.error_code, '')
+      AND model = coalesce(OLD.model, '') AND recovered = OLD.recovered AND refunded = (OLD.refunded_at IS NOT NULL);
+    UPDATE credit_days SET generations = generations - 1, priced = priced - (OLD.price_micros IS NOT NULL),
+                           micros = micros - coalesce(OLD.price_micros, 0)
+    WHERE day = coalesce(OLD.submitted_at, OLD.created_at) / 3600000 / 24 AND status = OLD.status
       AND attention = coalesce(OLD.attention, 0) AND error_code = coalesce(OLD.error_code, '')
       AND model = coalesce(OLD.model, '') AND recovered = OLD.recovered AND refunded = (OLD.refunded_at IS NOT NULL);
 END;

@@ -1,4 +1,4 @@
-//! The money report's groups: whole hours out of the sums that the writer keeps, the edges out of the generations themselves.
+//! The money report's groups: whole days and hours out of the sums that the writer keeps, the edges out of the generations themselves.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -15,30 +15,32 @@ use crate::domain::money::Usd;
 use crate::domain::money_report::{Group, MoneyReport, Sum};
 use crate::domain::time::Time;
 
-/// Milliseconds of a bucket; the migration divides by it.
+/// Milliseconds of the smaller bucket; the migration divides by it.
 const HOUR_MS: i64 = 3_600_000;
+/// Hours of the larger one.
+const DAY_HOURS: i64 = 24;
 
 const GROUPED: &str = "status, attention, error_code, model, recovered, refunded";
 
 /// Begin (inclusive) and end (exclusive), in milliseconds.
 type Span = (i64, i64);
 
-/// A span cut into whole hours (numbers of hours) and what is left at its ends.
+/// A span cut into whole buckets (their numbers) and what is left at its ends.
 #[derive(Debug, PartialEq, Eq)]
 struct Cut {
-    hours: Span,
+    buckets: Span,
     edges: [Span; 2],
 }
 
 impl Cut {
-    fn of(since: i64, until: i64) -> Self {
-        // Integer division rounds towards zero, so the hour of 1970 holds two: it is never taken as a whole.
-        let first = since.div_euclid(HOUR_MS).saturating_add(i64::from(since.rem_euclid(HOUR_MS) > 0)).max(1);
-        let last = until.div_euclid(HOUR_MS);
+    fn of((since, until): Span, bucket_ms: i64) -> Self {
+        // Integer division rounds towards zero, so the bucket of 1970 holds two: it is never taken as a whole.
+        let first = since.div_euclid(bucket_ms).saturating_add(i64::from(since.rem_euclid(bucket_ms) > 0)).max(1);
+        let last = until.div_euclid(bucket_ms);
         if first >= last {
-            return Self { hours: (0, 0), edges: [(since, until), (0, 0)] };
+            return Self { buckets: (0, 0), edges: [(since, until), (0, 0)] };
         }
-        Self { hours: (first, last), edges: [(since, first * HOUR_MS), (last * HOUR_MS, until)] }
+        Self { buckets: (first, last), edges: [(since, first * bucket_ms), (last * bucket_ms, until)] }
     }
 }
 
@@ -82,10 +84,17 @@ impl Tx<'_> {
                 continue;
             }
             self.execute(
-                "INSERT INTO credit_totals VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)
+                "INSERT INTO credit_hours VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)
                  ON CONFLICT DO UPDATE SET generations = generations + excluded.generations, priced = priced + excluded.priced,
                                            micros = micros + excluded.micros",
                 params![hour, status, attention, error_code, model, recovered, refunded, count, priced, micros],
+            )?;
+            let day = hour / DAY_HOURS;
+            self.execute(
+                "INSERT INTO credit_days VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)
+                 ON CONFLICT DO UPDATE SET generations = generations + excluded.generations, priced = priced + excluded.priced,
+                                           micros = micros + excluded.micros",
+                params![day, status, attention, error_code, model, recovered, refunded, count, priced, micros],
             )?;
         }
         Ok(())
@@ -109,12 +118,16 @@ impl Store {
         let span = (since.map_or(i64::MIN, Time::as_ms), until.map_or(i64::MAX, Time::as_ms));
         let mut groups = Vec::new();
         if since.is_none() && until.is_none() {
-            groups.extend(hours(&mut snapshot, (i64::MIN, i64::MAX)).await?);
+            groups.extend(sums(&mut snapshot, DAYS, (i64::MIN, i64::MAX)).await?);
         } else {
-            let cut = Cut::of(span.0, span.1);
-            groups.extend(hours(&mut snapshot, cut.hours).await?);
-            for edge in cut.edges {
-                groups.extend(edge_groups(&mut snapshot, edge).await?);
+            let days = Cut::of(span, HOUR_MS * DAY_HOURS);
+            groups.extend(sums(&mut snapshot, DAYS, days.buckets).await?);
+            for rest in days.edges {
+                let hours = Cut::of(rest, HOUR_MS);
+                groups.extend(sums(&mut snapshot, HOURS, hours.buckets).await?);
+                for edge in hours.edges {
+                    groups.extend(edge_groups(&mut snapshot, edge).await?);
+                }
             }
         }
         let awaiting = awaiting_refund(&mut snapshot, span, now - refund_window).await?;
@@ -123,11 +136,18 @@ impl Store {
     }
 }
 
-async fn hours(connection: &mut SqliteConnection, (from, to): Span) -> Result<Vec<Group>, StoreError> {
-    let sql = format!(
-        "SELECT {GROUPED}, sum(generations) AS count, sum(priced) AS priced, sum(micros) AS micros FROM credit_totals
-         WHERE hour >= ?1 AND hour < ?2 AND generations > 0 GROUP BY {GROUPED}"
-    );
+const DAYS: &str =
+    "SELECT {GROUPED}, sum(generations) AS count, sum(priced) AS priced, sum(micros) AS micros FROM credit_days
+     WHERE day >= ?1 AND day < ?2 AND generations > 0 GROUP BY {GROUPED}";
+const HOURS: &str =
+    "SELECT {GROUPED}, sum(generations) AS count, sum(priced) AS priced, sum(micros) AS micros FROM credit_hours
+     WHERE hour >= ?1 AND hour < ?2 AND generations > 0 GROUP BY {GROUPED}";
+
+async fn sums(connection: &mut SqliteConnection, sql: &str, (from, to): Span) -> Result<Vec<Group>, StoreError> {
+    if from >= to {
+        return Ok(Vec::new());
+    }
+    let sql = sql.replace("{GROUPED}", GROUPED);
     let rows = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(from).bind(to).fetch_all(connection).await?;
     rows.iter().map(group).collect()
 }
@@ -181,7 +201,7 @@ fn group(row: &SqliteRow) -> Result<Group, StoreError> {
         Ok(Some(row.try_get::<String, _>(column)?).filter(|text| !text.is_empty()))
     };
     let (status, attention): (u8, u8) = (row.try_get("status")?, row.try_get("attention")?);
-    let wrong = |column: &str| impossible("credit_totals", column, 0);
+    let wrong = |column: &str| impossible("credit_hours", column, 0);
     let count = |column: &str| u64::try_from(row.try_get::<i64, _>(column)?).map_err(|_| wrong(column));
     Ok(Group {
         status: Status::of_code(status).ok_or_else(|| wrong("status"))?,
@@ -201,15 +221,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_span_is_cut_into_whole_hours_and_its_edges() {
+    fn a_span_is_cut_into_whole_buckets_and_its_edges() {
         let h = HOUR_MS;
-        let cut = |since, until| Cut::of(since, until);
-        assert_eq!(cut(2 * h, 5 * h), Cut { hours: (2, 5), edges: [(2 * h, 2 * h), (5 * h, 5 * h)] });
-        assert_eq!(cut(2 * h + 1, 5 * h + 7), Cut { hours: (3, 5), edges: [(2 * h + 1, 3 * h), (5 * h, 5 * h + 7)] });
-        assert_eq!(cut(2 * h + 1, 2 * h + 9), Cut { hours: (0, 0), edges: [(2 * h + 1, 2 * h + 9), (0, 0)] });
-        assert_eq!(cut(-5, 2 * h), Cut { hours: (1, 2), edges: [(-5, h), (2 * h, 2 * h)] });
+        let cut = |since, until| Cut::of((since, until), h);
+        assert_eq!(cut(2 * h, 5 * h), Cut { buckets: (2, 5), edges: [(2 * h, 2 * h), (5 * h, 5 * h)] });
+        assert_eq!(cut(2 * h + 1, 5 * h + 7), Cut { buckets: (3, 5), edges: [(2 * h + 1, 3 * h), (5 * h, 5 * h + 7)] });
+        assert_eq!(cut(2 * h + 1, 2 * h + 9), Cut { buckets: (0, 0), edges: [(2 * h + 1, 2 * h + 9), (0, 0)] });
+        assert_eq!(cut(-5, 2 * h), Cut { buckets: (1, 2), edges: [(-5, h), (2 * h, 2 * h)] });
         let all = cut(i64::MIN, i64::MAX);
-        assert_eq!((all.hours.0, all.edges[0]), (1, (i64::MIN, h)));
+        assert_eq!((all.buckets.0, all.edges[0]), (1, (i64::MIN, h)));
         assert_eq!(all.edges[1].1, i64::MAX);
     }
 }

@@ -194,7 +194,7 @@ impl Store {
 
 impl DeliveryFilter {
     pub(super) fn walks(&self) -> Vec<Walk> {
-        let walk = |from, by: Sql, rest: Sql| Walk { from, key: BY_NUMBER, by, rest };
+        let walk = |from, by: Sql, rest: Sql| Walk { from, join: GENERATION, key: BY_NUMBER, by, rest };
         let dispositions = || Sql::default().any_of("d.disposition", self.dispositions.iter().map(|word| word.code()));
         if let Some(generation) = self.generation {
             let by = Sql::new("d.generation = (SELECT id FROM generations WHERE uid = ");
@@ -211,11 +211,10 @@ impl DeliveryFilter {
 }
 
 const BY_NUMBER: Key = Key { time: None, number: "d.id" };
-const ALL: &str = "deliveries d NOT INDEXED LEFT JOIN generations g ON g.id = d.generation";
-const OF_GENERATION: &str =
-    "deliveries d INDEXED BY deliveries_generation LEFT JOIN generations g ON g.id = d.generation";
-const OF_DISPOSITION: &str =
-    "deliveries d INDEXED BY deliveries_disposition LEFT JOIN generations g ON g.id = d.generation";
+const ALL: &str = "deliveries d NOT INDEXED";
+const OF_GENERATION: &str = "deliveries d INDEXED BY deliveries_generation";
+const OF_DISPOSITION: &str = "deliveries d INDEXED BY deliveries_disposition";
+const GENERATION: &str = "LEFT JOIN generations g ON g.id = d.generation";
 
 impl Tx<'_> {
     fn record_webhook(&mut self, rules: &Rules, arrival: &Arrival, now: Time) -> Result<Recorded, StoreError> {

@@ -68,13 +68,13 @@ static WITH_STATE: LazyLock<String> = LazyLock::new(|| format!("{JOINED}, {COLUM
 
 const BY_NUMBER: Key = Key { time: None, number: "e.id" };
 const BY_SEQUENCE: Key = Key { time: None, number: "e.sequence" };
-const ALL: &str = "events e NOT INDEXED CROSS JOIN generations g ON g.id = e.generation";
-const OF_GENERATION: &str =
-    "events e INDEXED BY sqlite_autoindex_events_2 CROSS JOIN generations g ON g.id = e.generation";
-const OF_KIND: &str = "events e INDEXED BY events_kind CROSS JOIN generations g ON g.id = e.generation";
+const ALL: &str = "events e NOT INDEXED";
+const OF_GENERATION: &str = "events e INDEXED BY sqlite_autoindex_events_2";
+const OF_KIND: &str = "events e INDEXED BY events_kind";
+const GENERATION: &str = "CROSS JOIN generations g ON g.id = e.generation";
 const UNDELIVERED: Key = Key { time: None, number: "s.event" };
-const OF_STATE: &str = "dispatches s INDEXED BY dispatches_state
-     CROSS JOIN events e ON e.id = s.event CROSS JOIN generations g ON g.id = e.generation";
+const OF_STATE: &str = "dispatches s INDEXED BY dispatches_state";
+const EVENT: &str = "CROSS JOIN events e ON e.id = s.event CROSS JOIN generations g ON g.id = e.generation";
 /// An event that waits for several places is one row.
 const ONCE: &str =
     "NOT EXISTS (SELECT 1 FROM dispatches o WHERE o.event = s.event AND o.state = s.state AND o.id < s.id)";
@@ -82,22 +82,23 @@ const ONCE: &str =
 impl EventFilter {
     pub(super) fn walks(&self) -> Vec<Walk> {
         let kinds = || Sql::default().any_of("e.kind", self.kinds.iter().map(|kind| kind.code()));
-        let rest = || kinds().any_of(STATE, self.states.iter().map(|state| state.code()));
-        let walk = |from, key, by: Sql| vec![Walk { from, key, by, rest: rest() }];
+        let states = |sql: Sql| sql.any_of(STATE, self.states.iter().map(|state| state.code()));
+        let walk = |from, by: Sql, rest: Sql| Walk { from, join: GENERATION, key: BY_NUMBER, by, rest };
         if let Some(generation) = self.generation {
             let by = Sql::new("e.generation = (SELECT id FROM generations WHERE uid = ");
-            return walk(OF_GENERATION, BY_SEQUENCE, by.bind(generation.as_bytes().to_vec()).push(")"));
+            let by = by.bind(generation.as_bytes().to_vec()).push(")");
+            return vec![Walk { key: BY_SEQUENCE, ..walk(OF_GENERATION, by, states(kinds())) }];
         }
         if !self.states.is_empty() && !self.states.contains(&DispatchState::Delivered) {
-            let states = self.states.iter().map(|state| Sql::new("s.state <> 2 AND s.state = ").bind(state.code()));
-            let walks = states.flat_map(|by| walk(OF_STATE, UNDELIVERED, by));
-            return walks.map(|walk| Walk { rest: walk.rest.and(ONCE), ..walk }).collect();
+            let each = self.states.iter().map(|state| Sql::new("s.state <> 2 AND s.state = ").bind(state.code()));
+            let walk = |by| Walk { join: EVENT, key: UNDELIVERED, ..walk(OF_STATE, by, states(kinds()).and(ONCE)) };
+            return each.map(walk).collect();
         }
         if !self.kinds.is_empty() && !self.kinds.contains(&EventKind::Completed) {
-            let kinds = self.kinds.iter().map(|kind| Sql::new("e.kind <> 1 AND e.kind = ").bind(kind.code()));
-            return kinds.flat_map(|by| walk(OF_KIND, BY_NUMBER, by)).collect();
+            let each = self.kinds.iter().map(|kind| Sql::new("e.kind <> 1 AND e.kind = ").bind(kind.code()));
+            return each.map(|by| walk(OF_KIND, by, states(Sql::default()))).collect();
         }
-        walk(ALL, BY_NUMBER, Sql::default())
+        vec![walk(ALL, Sql::default(), states(kinds()))]
     }
 
     /// What an event has to fulfil.

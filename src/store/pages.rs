@@ -83,18 +83,19 @@ const BY_LABEL: Key = Key { time: Some("l.created_at"), number: "l.generation" }
 impl Filter {
     /// The indexes to walk: one that leaves few rows, once for each of its values.
     pub(super) fn walks(&self, now: Time, refund_window: Duration) -> Vec<Walk> {
-        let along = |from: &'static str, key: Key, by: Sql| Walk {
+        let along = |from: &'static str, join: &'static str, key: Key, by: Sql| Walk {
             from,
+            join,
             key,
             by: self.created(by, key),
             rest: self.rest(now, refund_window),
         };
         let each = |index: &'static str, values: Vec<Sql>| {
-            values.into_iter().map(|by| along(index, BY_CREATION, by)).collect::<Vec<_>>()
+            values.into_iter().map(|by| along(index, "", BY_CREATION, by)).collect::<Vec<_>>()
         };
         if let Some((key, value)) = self.metadata.iter().next() {
             let by = Sql::new("l.key = ").bind(key.clone()).and("l.value = ").bind(value.clone());
-            return vec![along("labels l CROSS JOIN generations g ON g.id = l.generation", BY_LABEL, by)];
+            return vec![along("labels l", "CROSS JOIN generations g ON g.id = l.generation", BY_LABEL, by)];
         }
         if !self.error_codes.is_empty() {
             let codes = self.error_codes.iter().map(|code| Sql::new("g.error_code = ").bind(code.clone()));
@@ -113,7 +114,7 @@ impl Filter {
             }
             // Most are completed: they are found soon among all.
             Some(_) | None => {
-                vec![along("generations g INDEXED BY generations_created_at", BY_CREATION, Sql::default())]
+                vec![along("generations g INDEXED BY generations_created_at", "", BY_CREATION, Sql::default())]
             }
         }
     }

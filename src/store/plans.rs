@@ -41,7 +41,7 @@ fn named(sql: String) -> String {
         ("{COLUMNS}", "*"),
         ("{REPLY}", "*"),
         ("{STATE}", "''"),
-        ("{GROUPED}", "hour"),
+        ("{GROUPED}", "model"),
         ("{order}", ""),
         ("{table}", "heartbeat"),
     ];

@@ -56,8 +56,10 @@ fn place(row: &SqliteRow) -> Result<Place, StoreError> {
 /// One index walked in the order of a list.
 #[derive(Clone, Debug)]
 pub(super) struct Walk {
-    /// The tables, and the index that is walked.
+    /// The table, and the index of it that is walked.
     pub(super) from: &'static str,
+    /// What is joined to each row.
+    pub(super) join: &'static str,
     /// What orders it.
     pub(super) key: Key,
     /// What the index is searched by.
@@ -84,14 +86,14 @@ impl Walk {
         if let Some(after) = paging.after {
             by = self.key.beyond(by, beyond, after);
         }
-        let Self { from, key, .. } = self;
+        let Self { from, join, key, .. } = self;
         let everything = |sql: Sql| if sql.is_empty() { Sql::new("TRUE") } else { sql };
         let end = Sql::new(&format!("SELECT {} FROM {from} WHERE ", key.columns())).tail(&everything(by.clone()));
         let end = end.push(&key.order(paging.order)).push(" LIMIT 1 OFFSET ").bind(i64::from(ROWS_MAX));
         if let Some(until) = until {
             by = key.beyond(by, back, until);
         }
-        let rows = Sql::new(&format!("SELECT {columns}, {} FROM {from} WHERE ", key.columns()));
+        let rows = Sql::new(&format!("SELECT {columns}, {} FROM {from} {join} WHERE ", key.columns()));
         let rows = rows.tail(&everything(by.join(&self.rest)));
         let rows = rows.push(&key.order(paging.order)).push(" LIMIT ").bind(i64::from(paging.limit) + 1);
         (end, rows)
