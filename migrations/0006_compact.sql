@@ -204,7 +204,7 @@ CREATE INDEX generations_check_at ON generations (check_at) WHERE check_at IS NO
 CREATE INDEX generations_turn_at ON generations (turn_at) WHERE turn_at IS NOT NULL;
 -- Lists, newest first: SQLite appends the row id to each, so each serves its order. Completed ones are most: they are found without.
 CREATE INDEX generations_created_at ON generations (created_at);
-CREATE INDEX generations_status ON generations (status, created_at) WHERE status <> 7;
+CREATE INDEX generations_status ON generations (status, created_at, attention) WHERE status <> 7;
 CREATE INDEX generations_attention ON generations (attention, created_at) WHERE attention IS NOT NULL;
 CREATE INDEX generations_error_code ON generations (error_code, created_at) WHERE error_code IS NOT NULL;
 -- The edges of a money report that does not begin or end on the hour: what was bought at another time than it was first known.

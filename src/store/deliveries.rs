@@ -11,7 +11,7 @@ use super::pages::{Page, Paging};
 use super::rows::{Stored, impossible};
 use super::sql::Sql;
 use super::tx::Tx;
-use super::walk::{self, Key, Walk};
+use super::walk::{self, Key, NEIGHBOURS_MAX, Walk};
 use super::{Store, StoreError};
 use crate::domain::callback::Reference;
 use crate::domain::decision::{Disposition, Fact};
@@ -194,7 +194,14 @@ impl Store {
 
 impl DeliveryFilter {
     pub(super) fn walks(&self) -> Vec<Walk> {
-        let walk = |from, by: Sql, rest: Sql| Walk { from, join: GENERATION, key: BY_NUMBER, by, rest };
+        let walk = |from, by: Sql, rest: Sql| Walk {
+            from,
+            join: GENERATION,
+            key: BY_NUMBER,
+            by,
+            rest,
+            rows_max: NEIGHBOURS_MAX,
+        };
         let dispositions = || Sql::default().any_of("d.disposition", self.dispositions.iter().map(|word| word.code()));
         if let Some(generation) = self.generation {
             let by = Sql::new("d.generation = (SELECT id FROM generations WHERE uid = ");

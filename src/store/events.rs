@@ -10,7 +10,7 @@ use super::pages::{Page, Paging};
 use super::row::Row;
 use super::rows::{self, JOINED, impossible};
 use super::sql::Sql;
-use super::walk::{self, Key, Walk};
+use super::walk::{self, Key, NEIGHBOURS_MAX, SCATTERED_MAX, Walk};
 use super::{Store, StoreError};
 use crate::domain::event::{DispatchState, Event, EventKind};
 use crate::domain::id::{EventId, GenerationId};
@@ -83,7 +83,14 @@ impl EventFilter {
     pub(super) fn walks(&self) -> Vec<Walk> {
         let kinds = || Sql::default().any_of("e.kind", self.kinds.iter().map(|kind| kind.code()));
         let states = |sql: Sql| sql.any_of(STATE, self.states.iter().map(|state| state.code()));
-        let walk = |from, by: Sql, rest: Sql| Walk { from, join: GENERATION, key: BY_NUMBER, by, rest };
+        let walk = |from, by: Sql, rest: Sql| Walk {
+            from,
+            join: GENERATION,
+            key: BY_NUMBER,
+            by,
+            rest,
+            rows_max: SCATTERED_MAX,
+        };
         if let Some(generation) = self.generation {
             let by = Sql::new("e.generation = (SELECT id FROM generations WHERE uid = ");
             let by = by.bind(generation.as_bytes().to_vec()).push(")");
@@ -98,7 +105,7 @@ impl EventFilter {
             let each = self.kinds.iter().map(|kind| Sql::new("e.kind <> 1 AND e.kind = ").bind(kind.code()));
             return each.map(|by| walk(OF_KIND, by, states(Sql::default()))).collect();
         }
-        vec![walk(ALL, Sql::default(), states(kinds()))]
+        vec![Walk { rows_max: NEIGHBOURS_MAX, ..walk(ALL, Sql::default(), states(kinds())) }]
     }
 
     /// What an event has to fulfil.

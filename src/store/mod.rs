@@ -31,6 +31,8 @@ mod sql;
 mod submissions;
 mod timeline;
 mod tx;
+#[cfg(test)]
+mod upgrade;
 mod waiters;
 mod walk;
 mod writer;

@@ -7,7 +7,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use super::sql::Sql;
-use super::walk::{Key, Walk};
+use super::walk::{Key, NEIGHBOURS_MAX, SCATTERED_MAX, Walk};
 use crate::domain::credits::CreditState;
 use crate::domain::family::Family;
 use crate::domain::generation::{Attention, Status};
@@ -80,6 +80,8 @@ pub struct Filter {
 pub(super) const BY_CREATION: Key = Key { time: Some("g.created_at"), number: "g.id" };
 const BY_LABEL: Key = Key { time: Some("l.created_at"), number: "l.generation" };
 
+const ALL: &str = "generations g INDEXED BY generations_created_at";
+
 impl Filter {
     /// The indexes to walk: one that leaves few rows, once for each of its values.
     pub(super) fn walks(&self, now: Time, refund_window: Duration) -> Vec<Walk> {
@@ -89,6 +91,7 @@ impl Filter {
             key,
             by: self.created(by, key),
             rest: self.rest(now, refund_window),
+            rows_max: if from == ALL { NEIGHBOURS_MAX } else { SCATTERED_MAX },
         };
         let each = |index: &'static str, values: Vec<Sql>| {
             values.into_iter().map(|by| along(index, "", BY_CREATION, by)).collect::<Vec<_>>()
@@ -114,7 +117,7 @@ impl Filter {
             }
             // Most are completed: they are found soon among all.
             Some(_) | None => {
-                vec![along("generations g INDEXED BY generations_created_at", "", BY_CREATION, Sql::default())]
+                vec![along(ALL, "", BY_CREATION, Sql::default())]
             }
         }
     }

@@ -10,8 +10,10 @@ use super::StoreError;
 use super::pages::{Order, Page, Paging, Place, cursor};
 use super::sql::Sql;
 
-/// Rows one walk looks at for a page.
-const ROWS_MAX: u32 = 4_000;
+/// Rows one walk looks at for a page, where they lie one behind the other.
+pub(super) const NEIGHBOURS_MAX: u32 = 4_000;
+/// The same, where each may lie somewhere else in the file.
+pub(super) const SCATTERED_MAX: u32 = 500;
 
 /// What a list is ordered by, and its cursors point at.
 #[derive(Clone, Copy, Debug)]
@@ -66,6 +68,8 @@ pub(super) struct Walk {
     pub(super) by: Sql,
     /// What has to be looked at in each row.
     pub(super) rest: Sql,
+    /// Rows it looks at for a page, at most.
+    pub(super) rows_max: u32,
 }
 
 /// What a walk found.
@@ -89,7 +93,7 @@ impl Walk {
         let Self { from, join, key, .. } = self;
         let everything = |sql: Sql| if sql.is_empty() { Sql::new("TRUE") } else { sql };
         let end = Sql::new(&format!("SELECT {} FROM {from} WHERE ", key.columns())).tail(&everything(by.clone()));
-        let end = end.push(&key.order(paging.order)).push(" LIMIT 1 OFFSET ").bind(i64::from(ROWS_MAX));
+        let end = end.push(&key.order(paging.order)).push(" LIMIT 1 OFFSET ").bind(i64::from(self.rows_max));
         if let Some(until) = until {
             by = key.beyond(by, back, until);
         }
@@ -149,4 +153,49 @@ pub(super) async fn page<T>(
     rows.truncate(limit);
     let rows = rows.into_iter().map(|(_, row)| row).collect();
     Ok(Page { rows, next_cursor: last.map(|last| cursor(last, paging.order)) })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use sqlx::{ConnectOptions, Executor};
+
+    use super::super::{Filter, Store};
+    use super::*;
+    use crate::domain::time::Time;
+
+    /// Ten thousand completed ones, of which every thousandth is of a rare model.
+    const MANY: &str = "WITH RECURSIVE series(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM series WHERE n < 10000)
+        INSERT INTO generations (uid, provider_id, family, status, model, result_url, source, verification, recovered, via,
+                                 created_at, settled_at, checks, running_streak, not_found_streak, error_streak, late_answers,
+                                 deliveries, outcomes, events)
+        SELECT CAST(printf('%016d', n) AS BLOB), 'id-' || n, 1, 7, iif(n % 1000, 'common', 'rare'), 'https://cdn.example/v.mp4', 1, 1,
+               0, 3, n / 3, n, 0, 0, 0, 0, 0, 1, 1, 0 FROM series";
+
+    #[tokio::test]
+    async fn a_rare_filter_is_paged_through_in_bounded_steps_and_misses_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let url = format!("sqlite://{}", folder.path().join("many.db").display());
+        let (store, _writer) = Store::open(&url).await.unwrap();
+        let mut connection = super::super::options(&url).unwrap().connect().await.unwrap();
+        connection.execute(MANY).await.unwrap();
+        let filter = Filter { models: vec!["rare".to_owned()], ..Filter::default() };
+        for order in [Order::Descending, Order::Ascending] {
+            let (mut found, mut pages, mut paging) = (Vec::new(), 0, Paging { order, limit: 4, after: None });
+            loop {
+                let page = store.generations(&filter, &paging, Time::from_ms(1), Duration::ZERO).await.unwrap();
+                found.extend(page.rows.iter().map(|generation| generation.provider_id.clone().unwrap().to_string()));
+                pages += 1;
+                let Some(cursor) = page.next_cursor else { break };
+                paging.after = Some(Paging::read_cursor(&cursor, order).unwrap());
+            }
+            let mut expected: Vec<_> = (1..=10).map(|n| format!("id-{}", n * 1_000)).collect();
+            if order == Order::Descending {
+                expected.reverse();
+            }
+            assert_eq!(found, expected);
+            assert!(pages >= 10_000 / NEIGHBOURS_MAX, "{pages} pages looked at everything");
+        }
+    }
 }
