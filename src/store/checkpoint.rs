@@ -19,6 +19,11 @@ const BEGIN: i32 = 4_000;
 /// Pages in the log from which on the writer waits for readers so that the log can begin anew: 48 MiB.
 const LIMIT: i32 = 12_000;
 
+/// Pages left to the writer are few.
+const FEW: i32 = 100;
+/// Passes the thread makes to leave few.
+const PASSES_MAX: u32 = 4;
+
 thread_local! {
     /// Pages in the log after this thread's last commit.
     static PAGES: Cell<i32> = const { Cell::new(0) };
@@ -70,7 +75,14 @@ impl Checkpoints {
                 let mut connection = None;
                 for () in asked {
                     match source.connection(&mut connection) {
-                        Ok(connection) => checkpoint(connection, "PRAGMA wal_checkpoint(PASSIVE)"),
+                        // Each pass takes less time than the one before, so less is written beside it.
+                        Ok(connection) => {
+                            for _ in 0..PASSES_MAX {
+                                if checkpoint(connection, "PRAGMA wal_checkpoint(PASSIVE)") <= FEW {
+                                    break;
+                                }
+                            }
+                        }
                         Err(error) => tracing::warn!(%error, "cannot checkpoint"),
                     }
                     is_copied.store(true, Ordering::Release);
@@ -82,10 +94,13 @@ impl Checkpoints {
     }
 }
 
-/// One pass. What it could not do the next one does.
-fn checkpoint(connection: &Connection, sql: &str) {
-    let done = connection.prepare_cached(sql).and_then(|mut pragma| pragma.query_row([], |_| Ok(())));
-    if let Err(error) = done.map_err(StoreError::from) {
-        tracing::warn!(%error, "a checkpoint was not made");
-    }
+/// One pass; tells how many pages it left. What it could not do the next one does.
+fn checkpoint(connection: &Connection, sql: &str) -> i32 {
+    let left = connection.prepare_cached(sql).and_then(|mut pragma| {
+        pragma.query_row([], |row| Ok(row.get::<_, i32>("log")?.saturating_sub(row.get("checkpointed")?)))
+    });
+    left.unwrap_or_else(|error| {
+        tracing::warn!(error = %StoreError::from(error), "a checkpoint was not made");
+        0
+    })
 }
