@@ -21,6 +21,14 @@ simulate:
 demo *arguments:
     cargo run --release -- demo {{arguments}}
 
+# durable webhooks beside what bounds them and beside what one would write instead (needs wrk; what the others need is fetched)
+bench *arguments:
+    cargo build --release --locked && benches/ingest.py target/release/recoup {{arguments}}
+
+# the same with very many generations in the file: bytes, start, queries while webhooks arrive
+bench-big rows="10000000" *arguments:
+    cargo build --release --locked && benches/big.py target/release/recoup --rows {{rows}} {{arguments}}
+
 # what is measured, against the release binary (README of each in its head)
 measure what *arguments:
     cargo build --release && benches/{{what}}.py target/release/recoup {{arguments}}
