@@ -14,13 +14,15 @@ use rusqlite::Connection;
 use super::StoreError;
 use super::source::Source;
 
-/// Pages in the log from which on they are copied: 16 MiB.
-const BEGIN: i32 = 4_000;
+/// Pages in the log from which on they are copied when nobody is waiting: the less, the shorter others wait for the disk meanwhile.
+const BEGIN: i32 = 200;
+/// The same while more is waiting already: 16 MiB, for pages that are written again and again are copied once.
+const BEGIN_BUSY: i32 = 4_000;
 /// Pages in the log from which on the writer waits for readers so that the log can begin anew: 48 MiB.
 const LIMIT: i32 = 12_000;
 
 /// Pages left to the writer are few.
-const FEW: i32 = 100;
+const FEW: i32 = 30;
 /// Passes the thread makes to leave few.
 const PASSES_MAX: u32 = 4;
 
@@ -52,15 +54,15 @@ impl Checkpoints {
         Self { source, thread: None, is_under_way: false, is_copied: Arc::default() }
     }
 
-    /// Between two groups: has a pass begun, finished, or enforced, as the log's length wants.
-    pub(super) fn step(&mut self, connection: Option<&Connection>) {
+    /// Between two groups: has a pass begun, finished, or enforced, as the log's length wants. `busy`: the next group is waiting.
+    pub(super) fn step(&mut self, connection: Option<&Connection>, busy: bool) {
         let (Some(connection), pages) = (connection, PAGES.get()) else { return };
         if self.is_copied.swap(false, Ordering::Acquire) {
             self.is_under_way = false;
             checkpoint(connection, "PRAGMA wal_checkpoint(PASSIVE)");
         } else if pages >= LIMIT {
             checkpoint(connection, "PRAGMA wal_checkpoint(RESTART)");
-        } else if pages >= BEGIN && !self.is_under_way {
+        } else if pages >= if busy { BEGIN_BUSY } else { BEGIN } && !self.is_under_way {
             self.is_under_way = self.begin();
         }
     }

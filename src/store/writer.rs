@@ -193,7 +193,7 @@ impl Writer {
                     // Whoever answers ends after us.
                     drop(hand_over.send(answers));
                 }
-                self.checkpoints.step(self.connection.as_ref());
+                self.checkpoints.step(self.connection.as_ref(), !self.commands.is_empty());
             }
             drop(hand_over);
             drop(end.send(result.and_then(|()| self.close())));
