@@ -50,10 +50,10 @@ now = int(time.time() * 1000)
 db = sqlite3.connect(database)
 bought = now - 3 * 3600 * 1000
 db.executemany(
+    # of kling/o3-video, pending, bought through the gateway
     "INSERT INTO generations (uid, provider_id, family, status, model, duration_seconds, price_micros, recovered, via, created_at,"
-    " submitted_at, expected_by, check_at, turn_at, checks, running_streak, not_found_streak, error_streak, deliveries, outcomes,"
-    " events, metadata) VALUES (?, ?, 'kling/o3-video', 'pending', 'kling_o3', 5, 150000, 0, 'gateway', ?, ?, ?, ?, ?, 0, 0, 0, 0, 0, 0,"
-    " 0, '{}')",
+    " submitted_at, expected_by, check_at, turn_at, checks, running_streak, not_found_streak, error_streak, late_answers, deliveries,"
+    " outcomes, events) VALUES (?, ?, 1, 5, 'kling_o3', 5, 150000, 0, 1, ?, ?, ?, ?, ?, 0, 0, 0, 0, 0, 0, 0, 0)",
     ((uuid.uuid4().bytes, f"p-{n}", bought + n, bought + n, bought + n + 180_000, bought + n + 210_000, bought + n + 330_000)
      for n in range(count)),
 )

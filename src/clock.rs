@@ -23,6 +23,33 @@ pub trait Clock: Send + Sync + Debug {
     fn sleep(&self, span: Duration) -> BoxFuture<'_, ()>;
 }
 
+/// Lets something happen at most once in a while. By the system's clock: for what nobody outside can see.
+#[derive(Debug, Default)]
+pub struct Pacer {
+    /// `None`: whenever it is asked for.
+    every: Option<Duration>,
+    last: Option<Instant>,
+}
+
+impl Pacer {
+    /// At most once in `every`.
+    pub fn new(every: Duration) -> Self {
+        Self { every: Some(every), last: None }
+    }
+
+    /// Whether it may happen now; if so, it counts as done.
+    #[expect(clippy::disallowed_methods, reason = "the one place that reads the system's clocks")]
+    pub fn is_due(&mut self) -> bool {
+        let Some(every) = self.every else { return true };
+        let now = Instant::now();
+        let due = self.last.is_none_or(|last| now.duration_since(last) >= every);
+        if due {
+            self.last = Some(now);
+        }
+        due
+    }
+}
+
 /// A calendar that parts from the monotonic clock by so much has jumped.
 const JUMP: Duration = Duration::from_secs(10);
 

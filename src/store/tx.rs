@@ -56,6 +56,13 @@ pub(super) struct Lessons {
     pub(super) trusts: BTreeSet<&'static str>,
 }
 
+impl Lessons {
+    /// Whether there is none.
+    pub(super) fn is_empty(&self) -> bool {
+        self.paces.is_empty() && self.trusts.is_empty()
+    }
+}
+
 impl Tx<'_> {
     /// Runs a statement; tells how many rows it changed.
     pub(super) fn execute(&self, sql: &str, values: impl Params) -> Result<usize, StoreError> {

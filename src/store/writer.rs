@@ -5,6 +5,7 @@
 //! nothing: its command is carried through. When the database is broken the writer ends, and with it the service.
 
 use std::fmt::Debug;
+use std::time::Duration;
 
 use rusqlite::Connection;
 use tokio::sync::{broadcast, mpsc, oneshot};
@@ -15,12 +16,13 @@ use super::credits::Totals;
 use super::source::Source;
 use super::tx::{Change, Changes, Lessons, Tx};
 use super::waiters::Waiters;
+use crate::clock::Pacer;
 use crate::domain::experience::Experience;
 
 /// Commands that may wait; more are told to come back later.
 const QUEUE_MAX: usize = 4_096;
-/// Groups after which what was learned is written down at the latest, while more is waiting.
-const LESSONS_EVERY: u32 = 64;
+/// How often what was learned is written down.
+const LESSONS_EVERY: Duration = Duration::from_millis(10);
 /// Groups up to this size are answered by the writer itself: handing them over takes longer than that.
 const ANSWERED_HERE_MAX: usize = 2;
 /// Commands one transaction commits at most.
@@ -99,9 +101,9 @@ pub struct Writer {
     connection: Option<Connection>,
     /// `None` when it may hold what was not kept, and has to be read again.
     experience: Option<Experience>,
-    /// What was learned and is still to be written down, and how many groups ago that was done last.
+    /// What was learned and is still to be written down, and when that may be done.
     lessons: Lessons,
-    lessons_age: u32,
+    lessons_pace: Pacer,
     source: Source,
     commands: mpsc::Receiver<Box<dyn Command>>,
     listeners: Listeners,
@@ -135,7 +137,7 @@ pub(super) fn new(source: Source, listeners: Listeners) -> (Queue, Writer) {
             connection: None,
             experience: None,
             lessons: Lessons::default(),
-            lessons_age: 0,
+            lessons_pace: Pacer::default(),
             source,
             commands,
             listeners,
@@ -179,6 +181,7 @@ impl Writer {
     pub async fn run(mut self) -> Result<(), StoreError> {
         let (end, ended) = oneshot::channel();
         let (hand_over, mut handed_over) = mpsc::unbounded_channel();
+        self.lessons_pace = Pacer::new(LESSONS_EVERY);
         let listeners = self.listeners.clone();
         let thread = std::thread::Builder::new().name("writer".to_owned());
         let started = thread.spawn(move || {
@@ -232,7 +235,12 @@ impl Writer {
         Answers { group, result, changed }
     }
 
-    fn close(self) -> Result<(), StoreError> {
+    fn close(mut self) -> Result<(), StoreError> {
+        // What was learned last.
+        self.lessons_pace = Pacer::default();
+        if self.connection.is_some() && !self.lessons.is_empty() {
+            self.commit(&mut [], &mut Vec::new())?;
+        }
         match self.connection {
             Some(connection) => connection.close().map_err(|(_, error)| StoreError::from(error)),
             None => Ok(()),
@@ -264,11 +272,9 @@ impl Writer {
             }
         }
         tx.write_totals()?;
-        // While more is waiting, what is learned can wait a little; it is not what was promised to anybody.
-        self.lessons_age += 1;
-        if self.commands.is_empty() || self.lessons_age >= LESSONS_EVERY {
+        // What is learned can wait a little; it is not what was promised to anybody.
+        if self.lessons_pace.is_due() {
             tx.write_lessons()?;
-            self.lessons_age = 0;
         }
         execute(connection, "COMMIT")?;
         self.lessons = lessons;
