@@ -2,7 +2,7 @@
 //!
 //! That alone would let the log grow for ever: under steady writes there is always a frame that is not copied yet, and SQLite
 //! begins the log anew only when there is none. So the writer finishes what the thread began, between two groups; little is left
-//! to copy then.
+//! to copy then. Nobody ever waits for a reader: while one holds on to an old state (a backup), the log grows, and begins anew after it.
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -18,9 +18,6 @@ use super::source::Source;
 const BEGIN: i32 = 200;
 /// The same while more is waiting already: 16 MiB, for pages that are written again and again are copied once.
 const BEGIN_BUSY: i32 = 4_000;
-/// Pages in the log from which on the writer waits for readers so that the log can begin anew: 48 MiB.
-const LIMIT: i32 = 12_000;
-
 /// Pages left to the writer are few.
 const FEW: i32 = 30;
 /// Passes the thread makes to leave few.
@@ -54,16 +51,17 @@ impl Checkpoints {
         Self { source, thread: None, is_under_way: false, is_copied: Arc::default() }
     }
 
-    /// Between two groups: has a pass begun, finished, or enforced, as the log's length wants. `busy`: the next group is waiting.
+    /// Between two groups: has a pass begun or finished, as the log's length wants. `busy`: the next group is waiting.
     pub(super) fn step(&mut self, connection: Option<&Connection>, busy: bool) {
         let (Some(connection), pages) = (connection, PAGES.get()) else { return };
         if self.is_copied.swap(false, Ordering::Acquire) {
             self.is_under_way = false;
-            checkpoint(connection, "PRAGMA wal_checkpoint(PASSIVE)");
-        } else if pages >= LIMIT {
-            checkpoint(connection, "PRAGMA wal_checkpoint(RESTART)");
+            checkpoint(connection);
         } else if pages >= if busy { BEGIN_BUSY } else { BEGIN } && !self.is_under_way {
             self.is_under_way = self.begin();
+            if !self.is_under_way {
+                checkpoint(connection);
+            }
         }
     }
 
@@ -72,7 +70,7 @@ impl Checkpoints {
             let (ask, asked) = sync_channel::<()>(1);
             let (source, is_copied) = (self.source.clone(), Arc::clone(&self.is_copied));
             let thread = std::thread::Builder::new().name("checkpoints".to_owned());
-            // Without the thread, the limit makes the writer do it.
+            // Without the thread the writer does it.
             drop(thread.spawn(move || {
                 let mut connection = None;
                 for () in asked {
@@ -80,7 +78,7 @@ impl Checkpoints {
                         // Each pass takes less time than the one before, so less is written beside it.
                         Ok(connection) => {
                             for _ in 0..PASSES_MAX {
-                                if checkpoint(connection, "PRAGMA wal_checkpoint(PASSIVE)") <= FEW {
+                                if checkpoint(connection) <= FEW {
                                     break;
                                 }
                             }
@@ -97,12 +95,62 @@ impl Checkpoints {
 }
 
 /// One pass; tells how many pages it left. What it could not do the next one does.
-fn checkpoint(connection: &Connection, sql: &str) -> i32 {
-    let left = connection.prepare_cached(sql).and_then(|mut pragma| {
+fn checkpoint(connection: &Connection) -> i32 {
+    let left = connection.prepare_cached("PRAGMA wal_checkpoint(PASSIVE)").and_then(|mut pragma| {
         pragma.query_row([], |row| Ok(row.get::<_, i32>("log")?.saturating_sub(row.get("checkpointed")?)))
     });
     left.unwrap_or_else(|error| {
         tracing::warn!(error = %StoreError::from(error), "a checkpoint was not made");
         0
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A database of one table, and the writer's side of it.
+    fn opened(folder: &tempfile::TempDir) -> (Connection, Checkpoints, Source) {
+        let path = folder.path().join("log.db");
+        let first = Connection::open(&path).unwrap();
+        first.execute_batch("PRAGMA journal_mode = WAL; CREATE TABLE ballast (body BLOB) STRICT").unwrap();
+        let source = Source::File { path, pages_max: None };
+        (source.open().unwrap(), Checkpoints::new(source.clone()), source)
+    }
+
+    /// Commits about so many pages, and has what follows done to its end.
+    fn write(connection: &Connection, checkpoints: &mut Checkpoints, pages: i32) {
+        connection.execute("INSERT INTO ballast VALUES (zeroblob(?1))", [pages * 4_000]).unwrap();
+        checkpoints.step(Some(connection), false);
+        while checkpoints.is_under_way && !checkpoints.is_copied.load(Ordering::Acquire) {
+            std::thread::yield_now();
+        }
+        checkpoints.step(Some(connection), false);
+    }
+
+    #[test]
+    fn the_log_begins_anew_under_steady_writes() {
+        let folder = tempfile::tempdir().unwrap();
+        let (connection, mut checkpoints, _source) = opened(&folder);
+        for _ in 0..20 {
+            write(&connection, &mut checkpoints, BEGIN + 50);
+            assert!(PAGES.get() < 2 * BEGIN + 200, "{} pages", PAGES.get());
+        }
+    }
+
+    #[test]
+    fn a_reader_that_stays_holds_up_nobody_and_the_log_begins_anew_behind_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let (connection, mut checkpoints, source) = opened(&folder);
+        let reader = source.open().unwrap();
+        reader.execute_batch("BEGIN; SELECT count(*) FROM ballast").unwrap();
+        for _ in 0..5 {
+            write(&connection, &mut checkpoints, BEGIN + 50);
+        }
+        assert!(PAGES.get() > 5 * BEGIN, "nothing it may still read is overwritten: {} pages", PAGES.get());
+        reader.execute_batch("COMMIT").unwrap();
+        write(&connection, &mut checkpoints, BEGIN + 50);
+        write(&connection, &mut checkpoints, 1);
+        assert!(PAGES.get() < BEGIN, "{} pages", PAGES.get());
+    }
 }
