@@ -21,13 +21,13 @@ simulate:
 demo *arguments:
     cargo run --release -- demo {{arguments}}
 
-# durable webhooks beside what bounds them and beside what one would write instead (needs wrk; what the others need is fetched)
-bench *arguments:
-    cargo build --release --locked && benches/ingest.py target/release/recoup {{arguments}}
-
-# the same with very many generations in the file: bytes, start, queries while webhooks arrive
-bench-big rows="10000000" *arguments:
-    cargo build --release --locked && benches/big.py target/release/recoup --rows {{rows}} {{arguments}}
+# durable webhooks beside what bounds them and what one would write instead, on an empty file and on big ones; writes the tables of
+# docs/PERFORMANCE.md (needs wrk and oha; what the others need is fetched; takes half an hour and 5 GB)
+bench:
+    cargo build --release --locked
+    benches/ingest.py target/release/recoup --rates 4000,12000 --into docs/PERFORMANCE.md
+    benches/big.py target/release/recoup --rows 1000000 --into docs/PERFORMANCE.md
+    benches/big.py target/release/recoup --rows 10000000 --into docs/PERFORMANCE.md
 
 # what is measured, against the release binary (README of each in its head)
 measure what *arguments:

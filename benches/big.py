@@ -1,22 +1,23 @@
 #!/usr/bin/env python3
 """How recoup does with very many generations in its file: bytes for each, start, ingest, queries while webhooks arrive.
 
-    benches/big.py target/release/recoup [--rows 10000000] [--seconds 5] [--keep FOLDER]
+    benches/big.py target/release/recoup [--rows 10000000] [--seconds 5] [--keep FOLDER] [--into docs/PERFORMANCE.md]
 
 Fills a database through SQL (settled generations, each with its delivery, its event and its place in the sums; some failed, some
 labelled, a few open), then starts the binary on it. Needs wrk (apt-get install wrk). With --keep the filled file stays there and is
 used again: about 6 GB for ten million.
 """
-import argparse, json, os, re, shutil, signal, socket, sqlite3, subprocess, sys, tempfile, time, urllib.request
+import argparse, json, os, re, shutil, sqlite3, subprocess, sys, tempfile, time, urllib.request
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from common import KEY, LUA, callback_path, environment, free_port, memory_mb, percentile_ms, stop, wrk
+from common import KEY, LUA, callback_path, environment, free_port, memory_mb, publish, stop, wrk
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("binary")
 parser.add_argument("--rows", type=int, default=10_000_000)
 parser.add_argument("--seconds", type=int, default=5)
 parser.add_argument("--keep")
+parser.add_argument("--into")
 options = parser.parse_args()
 BINARY = os.path.abspath(options.binary)
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -160,39 +161,43 @@ def queries(folder, file):
 folder = options.keep or tempfile.mkdtemp(dir=os.path.join(ROOT, "target"))
 os.makedirs(folder, exist_ok=True)
 file = os.path.join(folder, "recoup.db")
+report = ["| | |", "|---|---|"]
+say = lambda what, measured: report.append(f"| {what} | {measured} |")
 try:
     if not os.path.exists(file):
         process, first_ms, _ = start(folder, free_port())
         stop(process)
-        print(f"an empty file: first durable answer after {first_ms:.0f} ms")
+        say("an empty file: first durable answer", f"after {first_ms:.0f} ms")
         fill(file)
-    print(f"{options.rows:,} generations: {size(file) / options.rows:.0f} bytes each without the raw body, {with_bodies(file):.0f} more with it")
+    say("generations in the file", f"{options.rows:,}")
+    say("one settled, with its delivery and event, the raw body pruned", f"{size(file) / options.rows:.0f} bytes")
+    say("what the raw body adds", f"{with_bodies(file):.0f} bytes")
     port = free_port()
     process, first_ms, path = start(folder, port)
-    webhooks = os.path.join(folder, "webhooks.lua")
-    with open(webhooks, "w") as script:
-        script.write(LUA)
-    slowly = os.path.join(folder, "slowly.lua")
-    with open(slowly, "w") as script:
-        script.write(LUA + "function delay() return 15 end\n")
+    webhooks, slowly = (os.path.join(folder, name) for name in ("webhooks.lua", "slowly.lua"))
+    with open(webhooks, "w") as fast, open(slowly, "w") as slow:
+        fast.write(LUA)
+        slow.write(LUA + "function delay() return 15 end\n")
     try:
-        print(f"first durable answer after {first_ms:.0f} ms, {memory_mb(process, 'VmRSS'):.0f} MB resident")
+        say("first durable answer", f"after {first_ms:.0f} ms")
+        say("resident then", f"{memory_mb(process, 'VmRSS'):.0f} MB")
         wrk(port, path, 64, 2, webhooks, 1)
         rate, p50, p99, _ = wrk(port, path, 64, options.seconds, webhooks, 2)
-        print(f"webhooks at 64 connections: {rate:,.0f} a second, p50 {p50:.2f} ms, p99 {p99:.2f} ms")
-        print("\n| while webhooks arrive | webhooks a second | a second | p50 ms | p99 ms |\n|---|---|---|---|---|")
+        say("webhooks at 64 connections", f"{rate:,.0f} a second, p50 {p50:.2f} ms, p99 {p99:.2f} ms")
+        report += ["", "| while webhooks arrive | webhooks a second | answers a second | p50 ms | p99 ms |", "|---|---|---|---|---|"]
         for nth, (kind, script) in enumerate(queries(folder, file).items()):
             load = subprocess.Popen(["wrk", "-t", "1", "-c", "64", "-d", f"{options.seconds + 2}s", "-s", slowly, f"http://127.0.0.1:{port}{path}",
                                      "--", str(100 + nth)], stdout=subprocess.PIPE, text=True)
             time.sleep(1)
             rate, p50, p99, _ = wrk(port, "/", 1, options.seconds, script, 0)
             arrived = float(re.search(r"Requests/sec:\s+(\S+)", load.communicate()[0]).group(1))
-            print(f"| {kind} | {arrived:,.0f} | {rate:,.0f} | {p50:.2f} | {p99:.2f} |", flush=True)
-        print(f"\npeak memory {memory_mb(process, 'VmHWM'):.0f} MB, log file {os.path.getsize(file + '-wal') / 2**20:.0f} MB")
+            report.append(f"| {kind} | {arrived:,.0f} | {rate:,.0f} | {p50:.2f} | {p99:.2f} |")
+        peak, log = memory_mb(process, "VmHWM"), os.path.getsize(file + "-wal") / 2**20
     finally:
         began = time.monotonic()
         stop(process)
-        print(f"stopped within {(time.monotonic() - began) * 1e3:.0f} ms")
+    report += ["", f"Peak memory {peak:.0f} MB, log file {log:.0f} MB, stopped within {(time.monotonic() - began) * 1e3:.0f} ms."]
+    publish(f"big {options.rows}", "\n".join(report), options.into)
 finally:
     if not options.keep:
         shutil.rmtree(folder)

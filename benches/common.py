@@ -1,5 +1,5 @@
-"""What the benchmarks share: the binary's environment, webhooks for wrk, and what wrk and the kernel report."""
-import os, re, signal, socket, subprocess
+"""What the benchmarks share: the binary's environment, webhooks for wrk and oha, what they and the kernel report, and where it is put."""
+import os, random, re, signal, socket, subprocess, tempfile, time, uuid
 
 KEY = "a-key-of-the-benchmark"
 SECRET = "a secret of the benchmark, long enough"
@@ -66,3 +66,49 @@ def memory_mb(process, what):
 def stop(process):
     process.send_signal(signal.SIGTERM)
     process.wait(60)
+
+
+def flush_ms(folder):
+    """What one fsync of an overwritten page takes, in the median: what latencies are multiples of."""
+    times = []
+    with tempfile.NamedTemporaryFile(dir=folder) as file:
+        file.write(bytes(4096 * 64))
+        for nth in range(1_000):
+            os.pwrite(file.fileno(), os.urandom(4096), nth % 64 * 4096)
+            began = time.perf_counter()
+            os.fsync(file.fileno())
+            times.append(time.perf_counter() - began)
+    return sorted(times)[500] * 1e3
+
+
+def bodies(file, count):
+    """One webhook's body a line, for oha: it takes one at random each time, so there are to be far more than are sent."""
+    with open(file, "w") as lines:
+        for _ in range(count):
+            theirs = uuid.UUID(int=random.getrandbits(128), version=4)
+            lines.write(f'{{"generation_id":"{theirs}","status":"completed","video_url":"https://cdn.example/videos/{theirs.hex[:24]}.mp4",'
+                        '"model":"kling_o3","message":null}\n')
+
+
+def at_rate(port, path, rate, seconds, file):
+    """Median and 99th percentile in ms at so many requests a second, counted from when each was to be sent."""
+    output = subprocess.run(
+        ["oha", "-q", str(rate), "-c", "64", "-z", f"{seconds}s", "--latency-correction", "--no-tui", "-m", "POST", "-T", "application/json",
+         "-Z", file, f"http://127.0.0.1:{port}{path}"], check=True, stdout=subprocess.PIPE, text=True).stdout
+    if set(re.findall(r"\[(\d+)\] \d+ responses", output)) != {"200"}:
+        raise SystemExit(f"not every request was answered well:\n{output}")
+    factor = {"ns": 1e-6, "us": 1e-3, "ms": 1.0, "sec": 1e3, "s": 1e3}
+    found = [re.search(rf"{percent}\.00% in (\S+) (\w+)", output).groups() for percent in (50, 99)]
+    return tuple(float(value) * factor[unit] for value, unit in found)
+
+
+def publish(name, text, into):
+    """Prints what was measured; with `into`, puts it between the marks of its name in that document."""
+    print(text)
+    if into:
+        with open(into) as file:
+            document = file.read()
+        begin, end = f"<!-- {name}: begin -->\n", f"<!-- {name}: end -->"
+        before, rest = document.split(begin)
+        with open(into, "w") as file:
+            file.write(before + begin + text + "\n" + end + rest.split(end)[1])
