@@ -37,6 +37,8 @@ impl Store {
     pub async fn prune_generations(&self, before: Time, refunds_before: Time, limit: u32) -> Result<usize, StoreError> {
         self.writer
             .run(move |tx| {
+                // The trigger takes what is removed out of the sums: what changed it in this group has to be in them.
+                tx.write_totals()?;
                 tx.execute(
                     "DELETE FROM generations WHERE id IN
                      (SELECT id FROM generations INDEXED BY generations_created_at
@@ -52,5 +54,50 @@ impl Store {
                 )
             })
             .await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use sqlx::{ConnectOptions, Executor};
+
+    use super::*;
+    use crate::config::Config;
+    use crate::domain::id::GenerationId;
+    use crate::domain::money_report::{MoneyReport, Sum};
+
+    /// One that failed and whose credits nobody has confirmed.
+    const FAILED: &str = "INSERT INTO generations (uid, provider_id, family, status, source, verification, recovered, via, created_at,
+            settled_at, checks, running_streak, not_found_streak, error_streak, late_answers, deliveries, outcomes, events)
+        VALUES (x'01000000000000000000000000000000', 'one', 1, 8, 1, 1, 0, 2, 7200000, 7200001, 0, 0, 0, 0, 0, 0, 1, 0);
+        INSERT INTO credit_hours VALUES (2, 8, 0, '', '', 0, 0, 1, 0, 0);
+        INSERT INTO credit_days VALUES (0, 8, 0, '', '', 0, 0, 1, 0, 0)";
+
+    #[tokio::test]
+    async fn what_is_changed_and_removed_in_one_group_leaves_the_sums() {
+        let folder = tempfile::tempdir().unwrap();
+        let url = format!("sqlite://{}", folder.path().join("sums.db").display());
+        let (store, writer) = Store::open(&url).await.unwrap();
+        let mut connection = super::super::options(&url).unwrap().connect().await.unwrap();
+        connection.execute(FAILED).await.unwrap();
+        let (rules, now) = (Arc::new(Config::default().rules()), Time::from_ms(8_000_000));
+        let mut id = [0; 16];
+        id[0] = 1;
+        let id = GenerationId::from_bytes(&id).unwrap();
+        // Both are queued before the writer runs: one group.
+        let mut running = tokio::task::JoinSet::new();
+        running.spawn(writer.run());
+        let (confirmed, removed) = tokio::join!(
+            store.confirm_refund(&rules, id, "ops".to_owned(), now),
+            store.prune_generations(now, now, 10),
+        );
+        confirmed.unwrap();
+        assert_eq!(removed.unwrap(), 1);
+        let report = store.money_report(None, None, now, Duration::from_mins(5)).await.unwrap();
+        let none = MoneyReport::of(&[], Sum::default());
+        assert_eq!(serde_json::to_string(&report).unwrap(), serde_json::to_string(&none).unwrap());
     }
 }

@@ -143,6 +143,8 @@ pub(super) async fn page<T>(
     let descends = paging.order == Order::Descending;
     let later = |one: &Place, other: &Place| if descends { other.cmp(one) } else { one.cmp(other) };
     rows.sort_by(|(one, _), (other, _)| later(one, other));
+    // A value that was asked for twice, or an event that waits here and is given up there, is found by two walks.
+    rows.dedup_by_key(|(place, _)| *place);
     // Behind the first place where a walk stopped, nothing is known of it.
     let end = ends.into_iter().min_by(later);
     if let Some(end) = &end {
@@ -161,8 +163,10 @@ mod tests {
 
     use sqlx::{ConnectOptions, Executor};
 
-    use super::super::{Filter, Store};
+    use super::super::{EventFilter, Filter, Store};
     use super::*;
+    use crate::domain::event::{DispatchState, EventKind};
+    use crate::domain::generation::Attention;
     use crate::domain::time::Time;
 
     /// Ten thousand completed ones, of which every thousandth is of a rare model.
@@ -196,6 +200,29 @@ mod tests {
             }
             assert_eq!(found, expected);
             assert!(pages >= 10_000 / NEIGHBOURS_MAX, "{pages} pages looked at everything");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_several_walks_find_is_listed_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let url = format!("sqlite://{}", folder.path().join("twice.db").display());
+        let (store, _writer) = Store::open(&url).await.unwrap();
+        let mut connection = super::super::options(&url).unwrap().connect().await.unwrap();
+        connection.execute(MANY).await.unwrap();
+        let told =
+            "INSERT INTO events (uid, generation, sequence, at, kind, for_caller) VALUES (zeroblob(16), 1, 1, 1, 2, 0);
+            INSERT INTO outlets (id, name, position) VALUES (1, 'one', 1), (2, 'other', 1);
+            INSERT INTO dispatches (outlet, event, state, attempts, next_at) VALUES (1, 1, 1, 0, 1), (2, 1, 3, 8, NULL);
+            UPDATE generations SET attention = 6 WHERE id = 1";
+        connection.execute(told).await.unwrap();
+        let paging = Paging { order: Order::Descending, limit: 50, after: None };
+        let twice = Filter { attentions: vec![Attention::Conflict; 2], ..Filter::default() };
+        let page = store.generations(&twice, &paging, Time::from_ms(1), Duration::ZERO).await.unwrap();
+        assert_eq!(page.rows.len(), 1, "asked for twice");
+        for states in [vec![DispatchState::Pending, DispatchState::Dead], vec![DispatchState::Pending]] {
+            let filter = EventFilter { states, kinds: vec![EventKind::Failed; 2], ..EventFilter::default() };
+            assert_eq!(store.events(&filter, &paging, Duration::ZERO).await.unwrap().rows.len(), 1, "{filter:?}");
         }
     }
 }
