@@ -6,6 +6,7 @@
 use std::hint::black_box;
 use std::time::Duration;
 
+use recoup::config::Config;
 use recoup::domain::callback::{CallbackKeys, Reference};
 use recoup::domain::decision::{Decision, Fact};
 use recoup::domain::experience::Experience;
@@ -13,7 +14,7 @@ use recoup::domain::family::{FAMILIES, Family};
 use recoup::domain::generation::{Generation, State, Via};
 use recoup::domain::id::{GenerationId, ProviderId};
 use recoup::domain::notice::Notice;
-use recoup::domain::schedule::{Confirm, ExpectedTimes, Rules};
+use recoup::domain::schedule::Rules;
 use recoup::domain::time::Time;
 
 const NOW: Time = Time::from_ms(1_795_428_000_000);
@@ -39,7 +40,7 @@ impl World {
         let generation = Generation { state: State::Pending, provider_id, submitted_at: Some(NOW), ..new };
         let fact = Fact::Webhook { reference, notice: Notice::parse(BODY).unwrap() };
         let token = keys.mint(family(), reference).unwrap();
-        Self { keys, token, rules: rules(), generation, experience: Experience::default(), fact }
+        Self { keys, token, rules: Config::default().rules(), generation, experience: Experience::default(), fact }
     }
 
     fn token(&self) -> Option<Reference> {
@@ -54,22 +55,6 @@ impl World {
 
 fn family() -> &'static Family {
     &FAMILIES[0]
-}
-
-fn rules() -> Rules {
-    let seconds = Duration::from_secs;
-    Rules {
-        confirm: Confirm::Untrusted,
-        grace: seconds(30),
-        webhook_retry_window: seconds(150),
-        hard_limit: seconds(900),
-        refund_window: seconds(300),
-        recheck: [15, 30, 60].map(seconds).to_vec(),
-        stuck_recheck: [300, 3_600].map(seconds).to_vec(),
-        not_found_recheck: seconds(60),
-        give_up_after: seconds(86_400),
-        expected: ExpectedTimes::default(),
-    }
 }
 
 #[divan::bench]

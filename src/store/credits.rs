@@ -1,6 +1,7 @@
 //! The money report's groups: whole days and hours out of the sums that the writer keeps, the edges out of the generations themselves.
 
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use rusqlite::params;
@@ -21,6 +22,11 @@ const HOUR_MS: i64 = 3_600_000;
 const DAY_HOURS: i64 = 24;
 
 const GROUPED: &str = "status, attention, error_code, model, recovered, refunded";
+
+/// The same, of generations themselves.
+const GROUPED_ROWS: &str = "status, coalesce(attention, 0) AS attention, coalesce(error_code, '') AS error_code,
+    coalesce(model, '') AS model, recovered, refunded_at IS NOT NULL AS refunded, count(*) AS count,
+    count(price_micros) AS priced, coalesce(sum(price_micros), 0) AS micros";
 
 /// Begin (inclusive) and end (exclusive), in milliseconds.
 type Span = (i64, i64);
@@ -74,6 +80,17 @@ impl Totals {
     }
 }
 
+fn change(sums: &str) -> String {
+    format!(
+        "INSERT INTO {sums} VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)
+         ON CONFLICT DO UPDATE SET generations = generations + excluded.generations, priced = priced + excluded.priced,
+                                   micros = micros + excluded.micros"
+    )
+}
+
+static CHANGE_HOURS: LazyLock<String> = LazyLock::new(|| change("credit_hours"));
+static CHANGE_DAYS: LazyLock<String> = LazyLock::new(|| change("credit_days"));
+
 impl Tx<'_> {
     /// Brings the sums up to date.
     pub(super) fn write_totals(&mut self) -> Result<(), StoreError> {
@@ -83,19 +100,12 @@ impl Tx<'_> {
             if change == (0, 0, 0) {
                 continue;
             }
-            self.execute(
-                "INSERT INTO credit_hours VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)
-                 ON CONFLICT DO UPDATE SET generations = generations + excluded.generations, priced = priced + excluded.priced,
-                                           micros = micros + excluded.micros",
-                params![hour, status, attention, error_code, model, recovered, refunded, count, priced, micros],
-            )?;
-            let day = hour / DAY_HOURS;
-            self.execute(
-                "INSERT INTO credit_days VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)
-                 ON CONFLICT DO UPDATE SET generations = generations + excluded.generations, priced = priced + excluded.priced,
-                                           micros = micros + excluded.micros",
-                params![day, status, attention, error_code, model, recovered, refunded, count, priced, micros],
-            )?;
+            for (sql, bucket) in [(&CHANGE_HOURS, hour), (&CHANGE_DAYS, hour / DAY_HOURS)] {
+                self.execute(
+                    sql,
+                    params![bucket, status, attention, error_code, model, recovered, refunded, count, priced, micros],
+                )?;
+            }
         }
         Ok(())
     }
@@ -157,26 +167,19 @@ async fn edge_groups(connection: &mut SqliteConnection, (from, to): Span) -> Res
         return Ok(Vec::new());
     }
     // Most are first known when they are bought; the others have an index of their own.
-    let mut rows = sqlx::query(
-        "SELECT status, coalesce(attention, 0) AS attention, coalesce(error_code, '') AS error_code,
-                coalesce(model, '') AS model, recovered, refunded_at IS NOT NULL AS refunded, count(*) AS count,
-                count(price_micros) AS priced, coalesce(sum(price_micros), 0) AS micros
-         FROM generations INDEXED BY generations_created_at
+    let usual = format!(
+        "SELECT {GROUPED_ROWS} FROM generations INDEXED BY generations_created_at
          WHERE created_at >= ?1 AND created_at < ?2 AND coalesce(submitted_at, created_at) = created_at
-         GROUP BY 1, 2, 3, 4, 5, 6",
-    )
-    .bind(from)
-    .bind(to)
-    .fetch_all(&mut *connection)
-    .await?;
-    let others = sqlx::query(
-        "SELECT status, coalesce(attention, 0) AS attention, coalesce(error_code, '') AS error_code,
-                coalesce(model, '') AS model, recovered, refunded_at IS NOT NULL AS refunded, count(*) AS count,
-                count(price_micros) AS priced, coalesce(sum(price_micros), 0) AS micros
-         FROM generations INDEXED BY generations_submitted_at
-         WHERE submitted_at >= ?1 AND submitted_at < ?2 AND submitted_at <> created_at
-         GROUP BY 1, 2, 3, 4, 5, 6",
+         GROUP BY 1, 2, 3, 4, 5, 6"
     );
+    let others = format!(
+        "SELECT {GROUPED_ROWS} FROM generations INDEXED BY generations_submitted_at
+         WHERE submitted_at >= ?1 AND submitted_at < ?2 AND submitted_at <> created_at
+         GROUP BY 1, 2, 3, 4, 5, 6"
+    );
+    let usual = sqlx::query(sqlx::AssertSqlSafe(usual)).bind(from).bind(to);
+    let mut rows = usual.fetch_all(&mut *connection).await?;
+    let others = sqlx::query(sqlx::AssertSqlSafe(others));
     rows.extend(others.bind(from).bind(to).fetch_all(connection).await?);
     rows.iter().map(group).collect()
 }

@@ -204,8 +204,7 @@ impl DeliveryFilter {
         };
         let dispositions = || Sql::default().any_of("d.disposition", self.dispositions.iter().map(|word| word.code()));
         if let Some(generation) = self.generation {
-            let by = Sql::new("d.generation = (SELECT id FROM generations WHERE uid = ");
-            let by = by.bind(generation.as_bytes().to_vec()).push(")");
+            let by = Sql::default().of_generation("d.generation", generation);
             return vec![walk(OF_GENERATION, by, dispositions())];
         }
         if self.dispositions.is_empty() || self.dispositions.contains(&Disposition::Accepted) {

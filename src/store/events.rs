@@ -92,8 +92,7 @@ impl EventFilter {
             rows_max: SCATTERED_MAX,
         };
         if let Some(generation) = self.generation {
-            let by = Sql::new("e.generation = (SELECT id FROM generations WHERE uid = ");
-            let by = by.bind(generation.as_bytes().to_vec()).push(")");
+            let by = Sql::default().of_generation("e.generation", generation);
             return vec![Walk { key: BY_SEQUENCE, ..walk(OF_GENERATION, by, states(kinds())) }];
         }
         if !self.states.is_empty() && !self.states.contains(&DispatchState::Delivered) {
@@ -114,10 +113,7 @@ impl EventFilter {
         let condition = kinds.any_of(STATE, self.states.iter().map(|state| state.code()));
         match self.generation {
             None => condition,
-            Some(generation) => {
-                let of = condition.and("e.generation = (SELECT id FROM generations WHERE uid = ");
-                of.bind(generation.as_bytes().to_vec()).push(")")
-            }
+            Some(generation) => condition.of_generation("e.generation", generation),
         }
     }
 }

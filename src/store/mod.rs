@@ -20,6 +20,7 @@ mod outbox;
 mod pages;
 #[cfg(test)]
 mod plans;
+mod queue;
 mod record;
 mod redeliveries;
 mod reports;
@@ -160,7 +161,7 @@ impl From<rusqlite::Error> for StoreError {
 #[derive(Clone, Debug)]
 pub struct Store {
     readers: SqlitePool,
-    writer: writer::Queue,
+    writer: queue::Queue,
     changes: broadcast::Sender<Changes>,
     waiters: Waiters,
     /// `None` for one that only reads.

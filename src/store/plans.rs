@@ -44,6 +44,8 @@ fn named(sql: String) -> String {
         ("{GROUPED}", "model"),
         ("{order}", ""),
         ("{table}", "heartbeat"),
+        ("{sums}", "credit_hours"),
+        ("{GROUPED_ROWS}", "status, attention, error_code, model, recovered, refunded_at"),
     ];
     names.iter().fold(sql, |sql, (name, value)| sql.replace(name, value))
 }

@@ -6,6 +6,7 @@ use sqlx::Arguments;
 use sqlx::sqlite::SqliteArguments;
 
 use super::StoreError;
+use crate::domain::id::GenerationId;
 
 /// A value of a statement.
 #[derive(Clone, Debug)]
@@ -61,6 +62,12 @@ impl Sql {
         Self { text: text.to_owned(), values: Vec::new() }
     }
 
+    /// That a column holds the row of this generation.
+    pub(super) fn of_generation(self, column: &str, id: GenerationId) -> Self {
+        let sql = self.and(column).push(" = (SELECT id FROM generations WHERE uid = ");
+        sql.bind(id.as_bytes().to_vec()).push(")")
+    }
+
     pub(super) fn push(mut self, text: &str) -> Self {
         self.text.push_str(text);
         self
@@ -100,6 +107,7 @@ impl Sql {
         self.push(&other.text)
     }
 
+    /// What follows as one more condition.
     pub(super) fn join(mut self, other: &Self) -> Self {
         if other.is_empty() {
             return self;
