@@ -124,11 +124,7 @@ impl App {
         let sweeper = Sweeper::new(reconciler, store.clone(), Arc::clone(&clock), config.reconcile.enabled, asked);
         let swept = sweeper.status();
         tasks.spawn("sweeper", sweeper.run(stop.clone()));
-        let kept = Retention {
-            payloads: config.retention.payloads.0,
-            generations: config.retention.generations.0,
-            refund_window: rules.refund_window,
-        };
+        let kept = retention_of(config);
         tasks.spawn("retention", retention::run(kept, store.clone(), Arc::clone(&clock), stop.clone()));
 
         let keys = CallbackKeys::new(config.webhook.secrets.iter().map(crate::secret::Secret::expose));
@@ -141,18 +137,19 @@ impl App {
             stop: stop.clone(),
         };
         let state = Arc::new(Everything {
-            intake: Intake {
-                store: store.clone(),
-                rules: Arc::clone(&api.rules),
-                keys: api.keys.clone(),
-                clock: Arc::clone(&api.clock),
-            },
+            intake: intake(&api),
             counter: counter(config, tasks.clone(), provider, Arc::clone(&budget), &api),
             api,
             gate: gate(config),
             asks,
             api_keys: api_keys(config),
-            parts: Parts { budget, sweeper: swept.clone(), metrics, metrics_open: listeners.admin.is_some() },
+            parts: Parts {
+                budget,
+                sweeper: swept.clone(),
+                metrics,
+                metrics_open: listeners.admin.is_some(),
+                provider_url: config.provider.base_url.clone(),
+            },
         });
         dispatch(&tasks, config, &state.api).await?;
         listen(&tasks, config, listeners, &state, &stop);
@@ -250,6 +247,23 @@ fn counter(config: &Config, tasks: Tasks, provider: Arc<dyn Provider>, budget: A
 
 fn bytes(size: bytesize::ByteSize) -> usize {
     usize::try_from(size.as_u64()).unwrap_or(usize::MAX)
+}
+
+fn retention_of(config: &Config) -> Retention {
+    Retention {
+        payloads: config.retention.payloads.0,
+        generations: config.retention.generations.0,
+        refund_window: config.reconcile.refund_window.0,
+    }
+}
+
+fn intake(api: &Api) -> Intake {
+    Intake {
+        store: api.store.clone(),
+        rules: Arc::clone(&api.rules),
+        keys: api.keys.clone(),
+        clock: Arc::clone(&api.clock),
+    }
 }
 
 fn gate(config: &Config) -> Gate {

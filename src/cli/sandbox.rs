@@ -57,6 +57,9 @@ pub(super) fn percent() -> clap::builder::RangedI64ValueParser<u8> {
 
 pub(super) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     telemetry::log(&Log::default());
+    let listener = tokio::net::TcpListener::bind(arguments.listen).await;
+    let listener = listener.with_context(|| format!("cannot listen on {}", arguments.listen))?;
+    let address = listener.local_addr()?;
     let settings = Settings {
         api_key: arguments.key,
         seed: arguments.seed,
@@ -70,12 +73,10 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
             contradict: arguments.contradict,
             garble: arguments.garble,
         },
+        results_at: Some(format!("http://{address}")),
         ..Settings::default()
     };
     let sandbox = Sandbox::new(settings, Arc::new(SystemClock::new()))?;
-    let listener = tokio::net::TcpListener::bind(arguments.listen).await;
-    let listener = listener.with_context(|| format!("cannot listen on {}", arguments.listen))?;
-    let address = listener.local_addr()?;
     say(format!("The simulated provider listens on http://{address}. Set provider.base_url to that."))?;
     say(format!("Fates:  POST http://{address}/sandbox/plans   or [sandbox: fail=TIMEOUT lose] in a prompt"))?;
     say(format!("Faults: POST http://{address}/sandbox/faults  Ledger: GET http://{address}/sandbox/ledger"))?;

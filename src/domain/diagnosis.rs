@@ -12,7 +12,6 @@ use super::credits::CreditState;
 use super::error_code::{
     Category, ErrorCode, SILENT_DESCRIPTION, SILENT_SOLUTION, UNKNOWN_DESCRIPTION, UNKNOWN_SOLUTION,
 };
-use super::family::Expected;
 use super::generation::{Attention, Generation, State};
 use super::outcome::{Failure, Outcome};
 use super::schedule::Rules;
@@ -157,11 +156,7 @@ impl Look<'_> {
         let generation = self.generation;
         generation.provider_id.as_ref()?;
         let request = &generation.request;
-        let mut expected =
-            self.rules.expected.of(generation.family, request.model.as_deref(), request.duration_seconds);
-        if let Some(learned) = generation.expected_by.map(|by| by.since(generation.began_at())) {
-            expected = Expected { from: expected.from.min(learned), to: learned };
-        }
+        let expected = self.rules.expected_range(generation);
         let end = generation.state.settled_at().unwrap_or(self.now);
         let elapsed = end.since(generation.began_at());
         let what = match (&request.model, request.duration_seconds) {

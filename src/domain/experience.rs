@@ -3,6 +3,7 @@
 //! A value like any other: decisions get it handed in, the store keeps it beside the outcomes it was learned from.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::decision::Decision;
 use super::family::{Expected, Family};
@@ -55,6 +56,15 @@ impl Kind {
     }
 }
 
+/// How long behind the read that had found the outcome its first webhook came; `None` for any other change.
+pub fn lag(before: &Generation, after: &Generation) -> Option<Duration> {
+    let (None, Some(came), Some(found)) = (before.webhook_at, after.webhook_at, before.state.settled_at()) else {
+        return None;
+    };
+    let found_by_read = before.state.learned().is_some_and(|learned| learned.source == Source::Check);
+    (before.deliveries == 0 && found_by_read).then(|| came.since(found))
+}
+
 impl Experience {
     /// The expected time of a generation: the table's, its upper value replaced by what was learned.
     pub fn expected(&self, rules: &Rules, generation: &Generation) -> Expected {
@@ -75,11 +85,8 @@ impl Experience {
             self.trust(after.family).settled(after.deliveries > 0);
             lesson.trust = Some(after.family);
             lesson.pace = self.learn_pace(rules, before, after, now);
-        } else if let (None, Some(came), Some(found)) = (before.webhook_at, after.webhook_at, before.state.settled_at())
-            && before.deliveries == 0
-            && before.state.learned().is_some_and(|learned| learned.source == Source::Check)
-        {
-            self.trust(after.family).came_late(came.since(found));
+        } else if let Some(lag) = lag(before, after) {
+            self.trust(after.family).came_late(lag);
             lesson.trust = Some(after.family);
         }
         lesson
@@ -104,8 +111,6 @@ impl Experience {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::domain::decision::tests::rules;
     use crate::domain::decision::{Answer, Fact};

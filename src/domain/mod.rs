@@ -12,6 +12,7 @@ pub mod evidence;
 pub mod experience;
 pub mod family;
 pub mod generation;
+pub mod history;
 pub mod id;
 pub mod lanes;
 pub mod money;

@@ -63,6 +63,9 @@ pub struct MoneyReport {
     pub by_state: BTreeMap<CreditState, Sum>,
     /// What would have been lost without reconciliation.
     pub recovered: Sum,
+    /// What of the sum at risk is so for which reason. Not part of the answer of the API.
+    #[serde(skip)]
+    pub at_risk: BTreeMap<Attention, Sum>,
     /// By why a person should look.
     pub by_attention: BTreeMap<Attention, Sum>,
     /// By why they failed or were refused.
@@ -78,6 +81,7 @@ impl MoneyReport {
             total: Total::default(),
             by_state: CreditState::ALL.iter().map(|state| (*state, Sum::default())).collect(),
             recovered: Sum::default(),
+            at_risk: BTreeMap::new(),
             by_attention: BTreeMap::new(),
             by_error_code: BTreeMap::new(),
             by_model: BTreeMap::new(),
@@ -112,6 +116,9 @@ impl MoneyReport {
             add(&mut self.recovered);
         }
         if let Some(attention) = group.attention {
+            if state == CreditState::AtRisk {
+                add(self.at_risk.entry(attention).or_default());
+            }
             add(self.by_attention.entry(attention).or_default());
         }
         if let Some(code) = &group.error_code {

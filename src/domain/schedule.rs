@@ -154,8 +154,18 @@ impl Rules {
         self.limit(generation).min(self.give_up_after) / 2
     }
 
-    /// The family's own limit where it is documented to be shorter.
-    fn limit(&self, generation: &Generation) -> Duration {
+    /// The usual time of this generation: the table's, its end as it was expected when the generation began.
+    pub fn expected_range(&self, generation: &Generation) -> Expected {
+        let request = &generation.request;
+        let table = self.expected.of(generation.family, request.model.as_deref(), request.duration_seconds);
+        match generation.expected_by.map(|by| by.since(generation.began_at())) {
+            Some(learned) => Expected { from: table.from.min(learned), to: learned },
+            None => table,
+        }
+    }
+
+    /// After this the provider fails it by itself: the family's own limit where it is documented to be shorter.
+    pub fn limit(&self, generation: &Generation) -> Duration {
         generation.family.hard_limit.map_or(self.hard_limit, |limit| limit.min(self.hard_limit))
     }
 

@@ -52,7 +52,12 @@ async fn evidence(
         }
     };
     query.end()?;
-    let generation = api.find(&id).await?;
+    evidence_of(&api, &id, as_page).await
+}
+
+/// The evidence of a generation as a file: a Markdown page, or JSON.
+pub(super) async fn evidence_of(api: &Api, id: &str, as_page: bool) -> Result<Response, Problem> {
+    let generation = api.find(id).await?;
     let now = api.clock.now();
     let summary = api.rules.diagnose(&generation, now).summary;
     let evidence = api.store.evidence(&generation, summary, now, api.rules.refund_window).await?;

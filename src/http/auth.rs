@@ -6,6 +6,7 @@ use axum::extract::{FromRef, FromRequestParts};
 use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
+use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
@@ -20,9 +21,18 @@ struct Key {
     scopes: Vec<Scope>,
 }
 
+impl Key {
+    fn mac(&self, token: &[u8; 32]) -> Option<Hmac<Sha256>> {
+        Some(Hmac::new_from_slice(token).ok()?.chain_update(self.sha256))
+    }
+}
+
 /// All keys.
 #[derive(Clone, Debug, Default)]
 pub struct ApiKeys(Arc<Vec<Key>>);
+
+/// Ties a session to an API key: an HMAC of the key's hash.
+type KeyMac = [u8; 32];
 
 /// Who calls: the name of the key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,13 +76,30 @@ impl ApiKeys {
         }
     }
 
+    /// What a session of the key `secret` is tied by, and what it may do; `None` for a key we do not know. `token`: what only the
+    /// browser holds.
+    pub(super) fn session_of_key(&self, secret: &str, token: &[u8; 32]) -> Option<(KeyMac, &[Scope])> {
+        let key = self.of_secret(secret)?;
+        Some((key.mac(token)?.finalize().into_bytes().into(), &key.scopes))
+    }
+
+    /// The name and scopes of the key that a session was begun with; `None` when that key is gone.
+    pub(super) fn of_session(&self, token: &[u8; 32], mac: &[u8]) -> Option<(String, Vec<Scope>)> {
+        let its = |key: &&Key| key.mac(token).is_some_and(|expected| expected.verify_slice(mac).is_ok());
+        self.0.iter().find(its).map(|key| (key.name.clone(), key.scopes.clone()))
+    }
+
     fn key(&self, headers: &HeaderMap) -> Option<&Key> {
         let authorization = headers.get(AUTHORIZATION)?.to_str().ok()?;
         let (scheme, presented) = authorization.split_once(' ')?;
         if !scheme.eq_ignore_ascii_case("bearer") {
             return None;
         }
-        let presented: [u8; 32] = Sha256::digest(presented.trim().as_bytes()).into();
+        self.of_secret(presented.trim())
+    }
+
+    fn of_secret(&self, presented: &str) -> Option<&Key> {
+        let presented: [u8; 32] = Sha256::digest(presented.as_bytes()).into();
         // Every key is compared, so that the time tells nothing about which one was close.
         let mut found = None;
         for key in self.0.iter() {

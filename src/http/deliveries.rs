@@ -13,14 +13,10 @@ use super::{Api, AppState};
 use crate::domain::decision::Disposition;
 use crate::domain::id::DeliveryId;
 use crate::flow::intake::Intake;
-use crate::store::DeliveryFilter;
+use crate::store::{Delivery, DeliveryFilter, Page};
 
-/// `GET /v1/deliveries`.
-async fn list(
-    State(api): State<Api>,
-    MayRead(_caller): MayRead,
-    mut query: Query,
-) -> Result<Json<ListView<DeliveryView>>, Problem> {
+/// A page of deliveries as the query wants it, and whether it is the first.
+pub(super) async fn page(api: &Api, mut query: Query) -> Result<(Page<Delivery>, bool), Problem> {
     let allowed: Vec<_> = Disposition::ALL.iter().map(|word| word.as_str()).collect();
     let allowed = format!("one of {}", allowed.join(", "));
     let dispositions = query.words("disposition", &allowed, Disposition::parse)?;
@@ -32,12 +28,22 @@ async fn list(
         Some(id) => match api.resolve(&id).await {
             Ok(id) => Some(id),
             Err(problem) if problem.code() == "NOT_FOUND" => {
-                return Ok(Json(ListView::whole(Vec::new())));
+                return Ok((Page { rows: Vec::new(), next_cursor: None }, true));
             }
             Err(problem) => return Err(problem),
         },
     };
     let page = api.store.deliveries(&DeliveryFilter { dispositions, generation }, &paging).await?;
+    Ok((page, paging.after.is_none()))
+}
+
+/// `GET /v1/deliveries`.
+async fn list(
+    State(api): State<Api>,
+    MayRead(_caller): MayRead,
+    query: Query,
+) -> Result<Json<ListView<DeliveryView>>, Problem> {
+    let (page, _) = page(&api, query).await?;
     Ok(Json(ListView::of(page, DeliveryView::from)))
 }
 

@@ -65,7 +65,7 @@ pub(super) async fn list(
     Ok(Json(ListView::of(page, |generation| api.view(generation))))
 }
 
-fn filter(query: &mut Query) -> Result<Filter, Problem> {
+pub(super) fn filter(query: &mut Query) -> Result<Filter, Problem> {
     let words = |words: &[&str]| format!("one of {}", words.join(", "));
     let statuses: Vec<_> = Status::ALL.iter().map(|word| word.as_str()).collect();
     let attentions: Vec<_> = Attention::ALL.iter().map(|word| word.as_str()).chain(["any"]).collect();

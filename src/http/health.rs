@@ -1,9 +1,9 @@
-//! `/livez`, `/readyz`, `/metrics` and the front door `/`.
+//! `/livez`, `/readyz` and `/metrics`.
 
 use axum::extract::State;
 use axum::http::header::{CONTENT_TYPE, HeaderMap};
 use axum::http::{HeaderValue, StatusCode};
-use axum::response::{Html, IntoResponse, Response};
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use serde::Serialize;
@@ -87,12 +87,7 @@ fn gauge(name: &'static str, value: i64) {
     ::metrics::gauge!(name).set(value as f64);
 }
 
-/// `GET /`: says what this is and where to go.
-async fn front_door() -> Html<&'static str> {
-    Html(include_str!("front_door.html"))
-}
-
 /// The routes of the operator's side.
 pub(super) fn routes() -> Router<AppState> {
-    Router::new().route("/readyz", get(ready)).route("/metrics", get(metrics)).route("/", get(front_door))
+    Router::new().route("/readyz", get(ready)).route("/metrics", get(metrics))
 }

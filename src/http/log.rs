@@ -10,6 +10,7 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
+use super::page::{self, ForEyes};
 use super::problem::Problem;
 use crate::clock::Clock;
 
@@ -29,6 +30,7 @@ pub(super) async fn request(State(clock): State<Arc<dyn Clock>>, request: Reques
     let duration_ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     let problem = response.extensions().get::<Problem>().cloned();
     let mut response = match &problem {
+        Some(problem) if response.extensions().get::<ForEyes>().is_some() => page::problem(problem, &id, clock.now()),
         Some(problem) => problem.render(&id),
         None => response,
     };

@@ -14,6 +14,7 @@ mod generations;
 mod health;
 mod idempotency;
 mod log;
+mod page;
 mod problem;
 mod registration;
 pub mod server;
@@ -31,6 +32,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
+use url::Url;
 
 pub use auth::ApiKeys;
 pub use gateway::Counter;
@@ -73,6 +75,8 @@ pub struct Parts {
     pub metrics: PrometheusHandle,
     /// Whether metrics are served without a key: on a listener of their own.
     pub metrics_open: bool,
+    /// Where the provider is.
+    pub provider_url: Url,
 }
 
 impl Parts {
@@ -144,7 +148,12 @@ fn webhook_routes() -> Router<AppState> {
 fn admin_routes() -> Router<AppState> {
     let money = gateway::routes().merge(credits::routes()).merge(answers::routes()).merge(events::routes());
     let told = catalogue::routes().merge(stats::routes());
-    generations::routes().merge(money).merge(deliveries::routes()).merge(told).merge(health::routes())
+    generations::routes()
+        .merge(money)
+        .merge(deliveries::routes())
+        .merge(told)
+        .merge(health::routes())
+        .merge(page::routes())
 }
 
 fn finish(state: &AppState, routes: Router<AppState>) -> Router {

@@ -168,6 +168,16 @@ impl Problem {
         &self.detail
     }
 
+    /// The kind of problem, in words.
+    pub fn title(&self) -> &'static str {
+        self.title
+    }
+
+    /// The status it is answered with.
+    pub fn status(&self) -> StatusCode {
+        self.status
+    }
+
     /// The code, as callers see it.
     pub fn code(&self) -> &'static str {
         self.code

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use super::plan::{Fate, Fault, Plan};
 use super::world::{Purchase, STARTS_AFTER, price};
-use super::{Sandbox, shape};
+use super::{Sandbox, results, shape};
 use crate::domain::family::{DurationForm, Family};
 
 /// Five images of 10 MB in base64 fit.
@@ -27,6 +27,7 @@ pub(super) fn router(sandbox: Arc<Sandbox>) -> Router {
     Router::new()
         .route("/v1/data/balance", get(balance))
         .route("/v1/{*path}", get(status).post(submit))
+        .route("/results/{*path}", get(results::result))
         .route("/sandbox/plans", post(plan))
         .route("/sandbox/faults", post(fault))
         .route("/sandbox/ledger", get(ledger))
@@ -197,6 +198,10 @@ impl Sandbox {
             plan,
             reads: Vec::new(),
             attempts: Vec::new(),
+            results_at: match &self.settings.results_at {
+                Some(own) => format!("{own}/results"),
+                None => results::ELSEWHERE.to_owned(),
+            },
         };
         world.purchases.push(purchase.clone());
         Ok(purchase)

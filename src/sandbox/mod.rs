@@ -5,6 +5,7 @@
 
 mod answers;
 mod plan;
+mod results;
 mod shape;
 mod webhooks;
 mod world;
@@ -21,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use plan::{Chances, Fate, Fault, Ping, PingBody, Plan, REASONS};
+pub use results::ELSEWHERE;
 pub use world::{Attempt, Purchase, price};
 
 use crate::clock::Clock;
@@ -43,6 +45,8 @@ pub struct Settings {
     pub funds: Usd,
     /// Misbehaviour by chance.
     pub chances: Chances,
+    /// Its own address, to serve results from; `None` gives links that lead nowhere.
+    pub results_at: Option<String>,
 }
 
 impl Default for Settings {
@@ -54,6 +58,7 @@ impl Default for Settings {
             status_reads_per_minute: Some(60),
             funds: Usd::from_micros(1_000_000_000),
             chances: Chances::default(),
+            results_at: None,
         }
     }
 }

@@ -50,6 +50,9 @@ pub struct Purchase {
     pub reads: Vec<Time>,
     /// Every attempt to deliver a webhook.
     pub attempts: Vec<Attempt>,
+    /// What its result's link begins with.
+    #[serde(skip)]
+    pub results_at: String,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
@@ -84,7 +87,7 @@ impl Purchase {
             crate::domain::family::Medium::Video => "mp4",
             crate::domain::family::Medium::Image => "png",
         };
-        format!("https://cdn.example.net/{}/{}.{kind}", self.family.path, self.id)
+        format!("{}/{}/{}.{kind}", self.results_at, self.family.path, self.id)
     }
 
     /// How it stands at `now`.

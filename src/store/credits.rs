@@ -12,6 +12,7 @@ use super::rows::impossible;
 use super::tx::Tx;
 use super::{Store, StoreError};
 use crate::domain::generation::{Attention, Generation, Status};
+use crate::domain::history;
 use crate::domain::money::Usd;
 use crate::domain::money_report::{Group, MoneyReport, Sum};
 use crate::domain::time::Time;
@@ -92,9 +93,9 @@ static CHANGE_HOURS: LazyLock<String> = LazyLock::new(|| change("credit_hours"))
 static CHANGE_DAYS: LazyLock<String> = LazyLock::new(|| change("credit_days"));
 
 impl Tx<'_> {
-    /// Brings the sums up to date.
+    /// Brings the money report's sums up to date.
     pub(super) fn write_totals(&mut self) -> Result<(), StoreError> {
-        for (key, change) in std::mem::take(&mut self.totals.0) {
+        for (key, change) in std::mem::take(&mut self.sums.totals.0) {
             let (hour, status, attention, error_code, model, recovered, refunded) = key;
             let (count, priced, micros) = change;
             if change == (0, 0, 0) {
@@ -144,7 +145,31 @@ impl Store {
         snapshot.commit().await?;
         Ok(MoneyReport::of(&groups, awaiting))
     }
+
+    /// The same day by day; days on which nothing was bought are left out. Refunds inside their window count as made.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database cannot be read.
+    pub async fn money_by_day(&self, span: history::Span) -> Result<Vec<(Time, MoneyReport)>, StoreError> {
+        let sql = BY_DAY.replace("{GROUPED}", GROUPED);
+        let rows = sqlx::query(sqlx::AssertSqlSafe(sql))
+            .bind(span.from_hour() / DAY_HOURS)
+            .bind(span.until_hour().div_euclid(DAY_HOURS))
+            .fetch_all(&self.readers)
+            .await?;
+        let mut days: BTreeMap<i64, Vec<Group>> = BTreeMap::new();
+        for row in &rows {
+            days.entry(row.try_get("day")?).or_default().push(group(row)?);
+        }
+        let report = |(day, groups): (i64, Vec<Group>)| {
+            (Time::from_ms(day * DAY_HOURS * HOUR_MS), MoneyReport::of(&groups, Sum::default()))
+        };
+        Ok(days.into_iter().map(report).collect())
+    }
 }
+
+const BY_DAY: &str = "SELECT day, {GROUPED}, generations AS count, priced, micros FROM credit_days
+     WHERE day >= ?1 AND day < ?2 AND generations > 0";
 
 const DAYS: &str =
     "SELECT {GROUPED}, sum(generations) AS count, sum(priced) AS priced, sum(micros) AS micros FROM credit_days

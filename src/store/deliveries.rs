@@ -15,6 +15,7 @@ use super::walk::{self, Key, NEIGHBOURS_MAX, Walk};
 use super::{Store, StoreError};
 use crate::domain::callback::Reference;
 use crate::domain::decision::{Disposition, Fact};
+use crate::domain::experience;
 use crate::domain::family::Family;
 use crate::domain::generation::{Generation, Via};
 use crate::domain::id::{DeliveryId, GenerationId};
@@ -238,21 +239,25 @@ impl Tx<'_> {
             if let (Some(stored), Some(_)) = (&stored, delivery) {
                 self.decide(rules, stored, &fact, now)?;
             }
+            self.sums.tallies.webhook(arrival.family, disposition, None, now);
             return Ok(Recorded { delivery, generation, disposition });
         }
-        let (row, decision, full) = match subject {
+        let (row, before, decision, full) = match subject {
             Subject::Nothing => return Err(StoreError::Failed("a readable webhook about nothing".to_owned())),
             Subject::Known(stored) => {
                 let decision = self.decide(rules, &stored, &fact, now)?;
-                (stored.row, decision, stored.generation.deliveries >= KEPT_MAX)
+                let full = stored.generation.deliveries >= KEPT_MAX;
+                (stored.row, Some(stored.generation), decision, full)
             }
             Subject::New(generation) => {
                 let decision = rules.decide(&generation, &fact, self.experience, now);
                 self.learn(rules, &generation, &decision, now);
-                (self.insert(&decision, now)?, decision, false)
+                (self.insert(&decision, now)?, None, decision, false)
             }
         };
         let disposition = decision.disposition.unwrap_or(Disposition::Accepted);
+        let lag = before.and_then(|before| experience::lag(&before, &decision.generation));
+        self.sums.tallies.webhook(arrival.family, disposition, lag, now);
         let full = full && disposition == Disposition::Duplicate;
         let delivery = if full { None } else { self.keep(Some(row), arrival, disposition, now)? };
         Ok(Recorded { delivery, generation, disposition })

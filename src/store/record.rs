@@ -73,7 +73,7 @@ impl Tx<'_> {
         drop(statement);
         let row = self.last_added();
         self.label(row, generation)?;
-        self.totals.count(None, Some(generation));
+        self.sums.count(None, Some(generation));
         self.changed.push(Change::of(generation));
         self.tell(row, decision, now)?;
         Ok(row)
@@ -96,7 +96,7 @@ impl Tx<'_> {
             self.execute("DELETE FROM labels WHERE generation = ?1", params![row])?;
             self.label(*row, after)?;
         }
-        self.totals.count(Some(before), Some(after));
+        self.sums.count(Some(before), Some(after));
         self.changed.push(Change::of(after));
         Ok(())
     }

@@ -38,7 +38,7 @@ impl Store {
         self.writer
             .run(move |tx| {
                 // The trigger takes what is removed out of the sums: what changed it in this group has to be in them.
-                tx.write_totals()?;
+                tx.write_sums()?;
                 tx.execute(
                     "DELETE FROM generations WHERE id IN
                      (SELECT id FROM generations INDEXED BY generations_created_at

@@ -7,6 +7,7 @@ use rusqlite::{Connection, Params};
 
 use super::StoreError;
 use super::credits::Totals;
+use super::tallies::Tallies;
 use crate::domain::experience::{Experience, Kind};
 use crate::domain::generation::Generation;
 use crate::domain::id::GenerationId;
@@ -45,8 +46,25 @@ pub(super) struct Tx<'c> {
     pub(super) experience: &'c mut Experience,
     /// What of it is still to be written down.
     pub(super) lessons: &'c mut Lessons,
-    /// What the money report's sums are still to be changed by.
-    pub(super) totals: &'c mut Totals,
+    /// What the sums are still to be changed by.
+    pub(super) sums: &'c mut Sums,
+}
+
+/// What the sums are to be changed by: once for a group, however many generations changed.
+#[derive(Debug, Default)]
+pub(super) struct Sums {
+    /// Those of the money report.
+    pub(super) totals: Totals,
+    /// Those of the charts.
+    pub(super) tallies: Tallies,
+}
+
+impl Sums {
+    /// Takes a change of a generation in.
+    pub(super) fn count(&mut self, before: Option<&Generation>, after: Option<&Generation>) {
+        self.totals.count(before, after);
+        self.tallies.count(before, after);
+    }
 }
 
 /// What was learned since it was last written down: once for a group, however many taught the same.
@@ -100,7 +118,13 @@ impl Tx<'_> {
     /// Writes down what the commands of a group have in common.
     pub(super) fn finish(&mut self) -> Result<(), StoreError> {
         self.write_lessons()?;
-        self.write_totals()
+        self.write_sums()
+    }
+
+    /// Brings the sums up to date.
+    pub(super) fn write_sums(&mut self) -> Result<(), StoreError> {
+        self.write_totals()?;
+        self.write_tallies()
     }
 
     /// A statement whose values are bound one by one.

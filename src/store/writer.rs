@@ -11,10 +11,9 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 
 use super::StoreError;
 use super::checkpoint::Checkpoints;
-use super::credits::Totals;
 use super::queue::{Command, Queue};
 use super::source::Source;
-use super::tx::{Change, Changes, Lessons, Tx};
+use super::tx::{Change, Changes, Lessons, Sums, Tx};
 use super::waiters::Waiters;
 use crate::clock::Pacer;
 use crate::domain::experience::Experience;
@@ -188,9 +187,8 @@ impl Writer {
             Some(experience) => experience,
             None => super::experience::load(connection)?,
         };
-        let (mut lessons, mut totals) = (std::mem::take(&mut self.lessons), Totals::default());
-        let mut tx =
-            Tx { connection, changed, experience: &mut experience, lessons: &mut lessons, totals: &mut totals };
+        let (mut lessons, mut sums) = (std::mem::take(&mut self.lessons), Sums::default());
+        let mut tx = Tx { connection, changed, experience: &mut experience, lessons: &mut lessons, sums: &mut sums };
         for command in &mut *group {
             match command.run(&mut tx) {
                 Ok(()) => {}
@@ -203,7 +201,7 @@ impl Writer {
                 }
             }
         }
-        tx.write_totals()?;
+        tx.write_sums()?;
         // What is learned can wait a little; it is not what was promised to anybody.
         if self.lessons_pace.is_due() {
             tx.write_lessons()?;
@@ -222,9 +220,9 @@ impl Writer {
         for command in group {
             let before = changed.len();
             execute(connection, "SAVEPOINT command")?;
-            let (mut lessons, mut totals) = (Lessons::default(), Totals::default());
+            let (mut lessons, mut sums) = (Lessons::default(), Sums::default());
             let mut tx =
-                Tx { connection, changed, experience: &mut experience, lessons: &mut lessons, totals: &mut totals };
+                Tx { connection, changed, experience: &mut experience, lessons: &mut lessons, sums: &mut sums };
             match command.run(&mut tx).and_then(|()| tx.finish()) {
                 Ok(()) => {}
                 Err(error @ (StoreError::Broken(_) | StoreError::Unavailable(_))) => return Err(error),

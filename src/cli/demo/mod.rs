@@ -92,7 +92,11 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     };
     let accounted = report::print(&roles, &shown, &stage.sandbox.ledger())?;
     if !arguments.exit {
-        say(format!("\nStill running at {}   (Ctrl-C ends it). Ask it:", stage.client.base_url()))?;
+        say(format!(
+            "\nThe page:  {}   log in with the key  {}   (Ctrl-C ends it). Or ask it:",
+            stage.client.base_url(),
+            client::API_KEY
+        ))?;
         say(format!(
             "  curl -s -H 'Authorization: Bearer {}' {}/v1/generations",
             client::API_KEY,
@@ -106,16 +110,17 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
 
 async fn set_up(seed: u64, clock: &Arc<dyn Clock>) -> anyhow::Result<Stage> {
     let stop = CancellationToken::new();
+    let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+    let provider = Url::parse(&format!("http://{}", listener.local_addr()?))?;
     let settings = Settings {
         api_key: Some(client::PROVIDER_KEY.to_owned()),
         seed,
         speed: SPEED,
         status_reads_per_minute: Some(60 * SPEED),
+        results_at: Some(provider.as_str().trim_end_matches('/').to_owned()),
         ..Settings::default()
     };
     let sandbox = Sandbox::new(settings, Arc::clone(clock))?;
-    let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
-    let provider = Url::parse(&format!("http://{}", listener.local_addr()?))?;
     let mut playing = JoinSet::new();
     let serving = Arc::clone(&sandbox).serve(listener, stop.clone());
     playing.spawn(async move { Ok(serving.await?) });
