@@ -7,6 +7,8 @@ COPY Cargo.toml Cargo.lock ./
 COPY .cargo .cargo
 COPY src src
 COPY migrations migrations
+COPY templates templates
+COPY assets assets
 # named in Cargo.toml, not built
 COPY benches benches
 COPY config.example.toml README.md ./

@@ -18,7 +18,7 @@ use crate::domain::generation::State;
 use crate::domain::id::{GenerationId, ProviderId};
 use crate::domain::purchase::{Order, Piece};
 use crate::provider::{self, HttpAnswer, Provider, Submitted};
-use crate::sandbox::{Fate, Ping, PingBody, Plan, Purchase, price};
+use crate::sandbox::{ELSEWHERE, Fate, Ping, PingBody, Plan, Purchase, price};
 use crate::store::Store;
 
 /// The provider counts reads in this window.
@@ -268,6 +268,7 @@ impl World {
             ends_at: now + takes,
             reads: Vec::new(),
             attempts: Vec::new(),
+            results_at: ELSEWHERE.to_owned(),
         };
         let place = inner.sold.len();
         inner.by_id.insert(id, place);

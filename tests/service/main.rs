@@ -18,6 +18,7 @@ mod lists;
 mod money;
 mod operations;
 mod outbox;
+mod page;
 mod process;
 mod raw;
 mod receivers;

@@ -70,7 +70,7 @@ async fn list(State(api): State<Api>, visitor: Visitor, RawQuery(query): RawQuer
     let now = api.clock.now();
     let (page, first) = deliveries::page(&api, Query::of(given.clone())).await?;
     let address = |cursor: Option<&str>| format!("/deliveries?{}", with(&given, "cursor", cursor));
-    let generation = given.iter().find(|(key, _)| key == "generation").map(|(_, value)| value.clone());
+    let generation = given.iter().find(|(key, _)| key == "generation").map(|(_, value)| plain(value));
     let page = DeliveriesPage {
         field: Field::of("disposition", "Disposition", Disposition::ALL.iter().map(|word| word.as_str()), &given),
         generation: generation.unwrap_or_default(),

@@ -70,7 +70,7 @@ async fn list(State(api): State<Api>, visitor: Visitor, RawQuery(query): RawQuer
         None => Page { rows: Vec::new(), next_cursor: None },
     };
     let address = |cursor: Option<&str>| format!("/events?{}", with(&given, "cursor", cursor));
-    let generation = given.iter().find(|(key, _)| key == "generation").map(|(_, value)| value.clone());
+    let generation = given.iter().find(|(key, _)| key == "generation").map(|(_, value)| plain(value));
     let page = EventsPage {
         fields: vec![
             Field::of("type", "Type", EventKind::ALL.iter().map(|word| word.as_str()), &given),

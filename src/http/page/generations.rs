@@ -8,6 +8,7 @@ use axum::routing::get;
 
 use super::session::Visitor;
 use super::strip::Row;
+use super::text::plain;
 use super::{Frame, Refused, Section, answer, see_other};
 use crate::domain::credits::CreditState;
 use crate::domain::family::FAMILIES;
@@ -94,8 +95,7 @@ async fn list(State(api): State<Api>, visitor: Visitor, RawQuery(query): RawQuer
     query.end()?;
     let now = api.clock.now();
     let page = api.store.generations(&filter, &paging, now, api.rules.refund_window).await?;
-    let one =
-        |name: &str| given.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone()).unwrap_or_default();
+    let one = |name: &str| given.iter().find(|(key, _)| key == name).map(|(_, value)| plain(value)).unwrap_or_default();
     let address = |query: String| format!("/generations?{query}");
     let page = GenerationsPage {
         fields: fields(&given),
@@ -104,7 +104,11 @@ async fn list(State(api): State<Api>, visitor: Visitor, RawQuery(query): RawQuer
         model: one("model"),
         after: one("created_after"),
         before: one("created_before"),
-        metadata: given.iter().filter(|(key, _)| key.starts_with("metadata[")).cloned().collect(),
+        metadata: given
+            .iter()
+            .filter(|(key, _)| key.starts_with("metadata["))
+            .map(|(key, value)| (plain(key), plain(value)))
+            .collect(),
         rows: page.rows.iter().map(|generation| Row::of(generation, &api.rules, now)).collect(),
         filtered: given.iter().any(|(key, _)| !matches!(key.as_str(), "cursor" | "order" | "limit")),
         first: paging.after.is_none(),
