@@ -25,13 +25,15 @@ use crate::app::{App, Listeners};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, Span};
 use crate::domain::family::FAMILIES;
-use crate::sandbox::{Sandbox, Settings};
+use crate::sandbox::{Fate, Plan, Sandbox, Settings};
 use crate::secret::Secret;
 
 /// How much faster than the real provider.
 const SPEED: u32 = 60;
 /// Time over which the purchases are spread.
 const BUYING: Duration = Duration::from_secs(8);
+/// Pause between two purchases while it stays up.
+const LINGER: Duration = Duration::from_secs(4);
 /// Longest pause between two purchases.
 const PAUSE_MAX: Duration = Duration::from_millis(250);
 
@@ -93,7 +95,7 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let accounted = report::print(&roles, &shown, &stage.sandbox.ledger())?;
     if !arguments.exit {
         say(format!(
-            "\nThe page:  {}   log in with the key  {}   (Ctrl-C ends it). Or ask it:",
+            "\nThe page:  {}   log in with the key  {}   (Ctrl-C ends it)\nIt goes on buying, one every few seconds; the first of them never ends. Or ask it:",
             stage.client.base_url(),
             client::API_KEY
         ))?;
@@ -102,7 +104,10 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
             client::API_KEY,
             stage.client.base_url()
         ))?;
-        signals.told_to_stop().await;
+        tokio::select! {
+            ended = linger(&stage, &roles, &*clock) => ended?,
+            () = signals.told_to_stop() => {}
+        }
     }
     strike(stage).await?;
     Ok(if accounted { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -204,6 +209,18 @@ async fn play(stage: &Stage, roles: &[Role], clock: &dyn Clock) -> anyhow::Resul
         latest.push(stage.client.get(&known.id).await?);
     }
     Ok(latest)
+}
+
+/// Goes on buying, so that there is something to look at; the first of them never ends.
+async fn linger(stage: &Stage, roles: &[Role], clock: &dyn Clock) -> anyhow::Result<()> {
+    let endless =
+        roles.first().map(|role| Role { plan: Plan { fate: Fate::NeverEnds, ..Plan::default() }, ..role.clone() });
+    for role in endless.iter().chain(roles.iter().cycle()) {
+        stage.sandbox.plan_next(role.plan.clone());
+        stage.client.buy(role).await?;
+        clock.sleep(LINGER).await;
+    }
+    Ok(())
 }
 
 /// One line for each outcome, above the bar where there is a terminal.
