@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::{ConfigArgument, say};
+use crate::clock::{Clock, SystemClock};
 use crate::store;
 
 #[derive(Debug, clap::Args)]
@@ -17,8 +18,7 @@ pub(super) struct Arguments {
 
 pub(super) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let config = arguments.config.load()?.config;
-    store::backup(&config.database.url, &arguments.file).await?;
-    let bytes = std::fs::metadata(&arguments.file)?.len();
-    say(format!("Wrote {} ({bytes} bytes) and checked it.", arguments.file.display()))?;
+    let made = store::backup(&config.database.url, &arguments.file, SystemClock::new().now()).await?;
+    say(format!("Wrote {} ({} bytes) and checked it.", arguments.file.display(), made.bytes))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -70,6 +70,9 @@ pub struct MoneyReport {
     pub by_attention: BTreeMap<Attention, Sum>,
     /// By why they failed or were refused.
     pub by_error_code: BTreeMap<String, Sum>,
+    /// Those that failed or were refused without a code. Not part of the answer of the API.
+    #[serde(skip)]
+    pub without_error_code: Sum,
     /// By model, where it is known.
     pub by_model: BTreeMap<String, Sum>,
 }
@@ -84,6 +87,7 @@ impl MoneyReport {
             at_risk: BTreeMap::new(),
             by_attention: BTreeMap::new(),
             by_error_code: BTreeMap::new(),
+            without_error_code: Sum::default(),
             by_model: BTreeMap::new(),
         };
         for group in groups {
@@ -123,6 +127,8 @@ impl MoneyReport {
         }
         if let Some(code) = &group.error_code {
             add(self.by_error_code.entry(code.clone()).or_default());
+        } else if matches!(group.status, Status::Failed | Status::Rejected) {
+            add(&mut self.without_error_code);
         }
         if let Some(model) = &group.model {
             add(self.by_model.entry(model.clone()).or_default());

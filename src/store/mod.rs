@@ -5,6 +5,7 @@
 //! would drop SQLite's locks).
 
 mod audit;
+mod backup;
 mod checkpoint;
 mod checks;
 mod credits;
@@ -50,6 +51,7 @@ use sqlx::{ConnectOptions, Connection};
 use tokio::sync::broadcast;
 
 pub use audit::Audit;
+pub use backup::{LastBackup, backup};
 pub use checks::{CheckRecord, Reading};
 pub use deliveries::{Arrival, Delivery, DeliveryFilter, Received, Recorded, Replay};
 pub use events::{Dispatch, EventFilter, Told};
@@ -250,36 +252,6 @@ impl Store {
             })
             .await
     }
-}
-
-/// Writes a consistent copy of the database at `url` to `file`, while others use it.
-///
-/// # Errors
-/// When the file exists, cannot be written, or the copy does not pass SQLite's own check.
-pub async fn backup(url: &str, file: &Path) -> Result<(), OpenError> {
-    let options = options(url)?.create_if_missing(false);
-    let source = options.get_filename().to_owned();
-    let unusable = |error: &dyn std::fmt::Display| OpenError::Unusable {
-        path: source.clone(),
-        cause: error.to_string(),
-        hint: "check `database.url`",
-    };
-    if file.exists() {
-        return Err(OpenError::Url(format!("{} exists; backup does not overwrite", file.display())));
-    }
-    let target = file.to_str().ok_or_else(|| OpenError::Url(format!("{} is not valid UTF-8", file.display())))?;
-    let mut connection = options.connect().await.map_err(|error| unusable(&error))?;
-    let copied = sqlx::query("VACUUM INTO ?1").bind(target).execute(&mut connection).await;
-    copied.map_err(|error| unusable(&error))?;
-    connection.close().await.map_err(|error| unusable(&error))?;
-    protect(file);
-    let copy = SqliteConnectOptions::new().filename(file).read_only(true);
-    let mut connection = copy.connect().await.map_err(|error| unusable(&error))?;
-    let verdict: String = sqlx::query_scalar("PRAGMA integrity_check(1)")
-        .fetch_one(&mut connection)
-        .await
-        .map_err(|error| unusable(&error))?;
-    if verdict == "ok" { Ok(()) } else { Err(unusable(&format!("the copy is damaged: {verdict}"))) }
 }
 
 fn options(url: &str) -> Result<SqliteConnectOptions, OpenError> {

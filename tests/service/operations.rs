@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use recoup::clock::Clock;
 use recoup::config::Span;
 use recoup::store::{self, OpenError, Store};
 use serde_json::json;
@@ -88,8 +89,9 @@ async fn a_backup_is_a_database_of_its_own() {
     let (id, url) = world.prepare().await;
     world.webhook(&url, completed("p-1", "https://x/v")).await.expect(200);
     let copy = world.folder.path().join("copy.db");
-    store::backup(&world.config.database.url, &copy).await.unwrap();
-    let again = store::backup(&world.config.database.url, &copy).await.unwrap_err();
+    let made = store::backup(&world.config.database.url, &copy, world.clock.now()).await.unwrap();
+    assert_eq!(made.bytes, copy.metadata().unwrap().len());
+    let again = store::backup(&world.config.database.url, &copy, world.clock.now()).await.unwrap_err();
     assert!(again.to_string().contains("does not overwrite"), "{again}");
     let (store, _writer) = Store::open(&format!("sqlite://{}", copy.display())).await.unwrap();
     let id = recoup::domain::id::GenerationId::parse(&id).unwrap();

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use recoup::clock::Clock;
 use recoup::config::{ApiKey, Scope};
 use recoup::sandbox::Plan;
 use recoup::secret::Secret;
@@ -382,8 +383,27 @@ async fn the_charts_count_every_outcome_once_where_it_was_learned() {
     assert!(page.contains(told), "{page}");
     assert!(page.contains("2026-11-23 10:00: taken over: 2, repeats: 1"), "{page}");
     assert!(page.contains("0 of 2 outcomes had to be found by asking"), "{page}");
+    assert!(page.contains("2026-11-23 10:00: told by a webhook: 2"), "{page}");
+    assert!(!page.contains("no code was given"), "{page}");
+    let three = world.buy(Plan::default()).await;
+    let silent = json!({"generation_id": three.provider_id, "status": "failed", "message": null});
+    world.webhook(&three.callback_url, silent.to_string()).await.expect(200);
+    let page = browser.page("/trends").await;
+    assert!(page.contains("error_code=TIMEOUT") && page.contains("no code was given"), "{page}");
     world.clock.advance(Duration::from_hours(24 * 89));
     assert!(!browser.get("/trends").await.html.contains(told));
     let browser = Browser::logged_in(&world, KEY).await;
-    assert!(browser.page("/trends?span=90d").await.contains("2026-11-23: completed, told by a webhook: 1, failed: 1"));
+    assert!(browser.page("/trends?span=90d").await.contains("2026-11-23: completed, told by a webhook: 1, failed: 2"));
+}
+
+#[tokio::test]
+async fn the_set_up_tells_of_the_last_backup() {
+    let world = World::new().await;
+    let browser = Browser::logged_in(&world, KEY).await;
+    assert!(browser.page("/setup").await.contains("none by <code>recoup backup FILE</code> yet"));
+    let copy = world.folder.path().join("copy.db");
+    recoup::store::backup(&world.config.database.url, &copy, world.clock.now()).await.unwrap();
+    world.clock.advance(Duration::from_hours(3));
+    let page = browser.page("/setup").await;
+    assert!(page.contains("3 h ago</time>, ") && page.contains("kB"), "{page}");
 }

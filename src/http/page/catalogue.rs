@@ -152,11 +152,47 @@ fn offers(family: &'static Family, model: &Model, api: &Api, experience: &Experi
     if model.offers.is_empty() {
         vec![offer(None)]
     } else {
-        model.offers.iter().map(|known| offer(Some(known.seconds))).collect()
+        together(model.offers.iter().map(|known| (known.seconds, offer(Some(known.seconds)))))
+    }
+}
+
+/// Lengths that take the same are told in one line.
+fn together(offers: impl Iterator<Item = (u32, Offer)>) -> Vec<Offer> {
+    let mut lines: Vec<(Vec<u32>, Offer)> = Vec::new();
+    for (seconds, offer) in offers {
+        match lines.last_mut() {
+            Some((lengths, last)) if (&last.promised, &last.seen) == (&offer.promised, &offer.seen) => {
+                lengths.push(seconds);
+            }
+            _ => lines.push((vec![seconds], offer)),
+        }
+    }
+    lines.into_iter().map(|(lengths, offer)| Offer { seconds: told(&lengths), ..offer }).collect()
+}
+
+/// `5 s`, `5, 10 s`, or `3 to 15 s` where none in between is missing.
+fn told(lengths: &[u32]) -> String {
+    let whole = lengths.windows(2).all(|pair| matches!(pair, [one, next] if one + 1 == *next));
+    match lengths {
+        [first, _, .., last] if whole => format!("{first} to {last} s"),
+        lengths => format!("{} s", lengths.iter().map(u32::to_string).collect::<Vec<_>>().join(", ")),
     }
 }
 
 /// The route.
 pub(super) fn routes() -> Router<AppState> {
     Router::new().route("/catalogue", get(catalogue))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::told;
+
+    #[test]
+    fn lengths_are_a_range_only_where_none_is_missing() {
+        assert_eq!(told(&[5]), "5 s");
+        assert_eq!(told(&[5, 10]), "5, 10 s");
+        assert_eq!(told(&[5, 10, 15]), "5, 10, 15 s");
+        assert_eq!(told(&[3, 4, 5, 6]), "3 to 6 s");
+    }
 }

@@ -100,6 +100,14 @@ impl Bars {
             empty: highest == 0,
         }
     }
+
+    /// For values that do not add up.
+    pub(super) fn without_totals(mut self) -> Self {
+        for (_, total) in &mut self.series {
+            total.clear();
+        }
+        self
+    }
 }
 
 fn bar(at: Time, bucket: Bucket, x: u64, series: &[Series], values: &[u64], top: u64, write: Write) -> Bar {

@@ -62,6 +62,7 @@ struct SetupPage {
     local: bool,
     sqlite: String,
     database: String,
+    last_backup: Option<(When, String)>,
 }
 
 /// `GET /setup`.
@@ -77,7 +78,7 @@ async fn setup(
     let newest = Paging { order: Order::Descending, limit: 1, after: None };
     let last = api.store.deliveries(&DeliveryFilter::default(), &newest).await?.rows.into_iter().next();
     let trusts = api.store.experience().await?.trusts;
-    let size = api.store.size().await?;
+    let (size, backup) = (api.store.size().await?, api.store.last_backup().await);
     let page = SetupPage {
         gateway_url: format!("{}/gateway", api.public_url.trim_end_matches('/')),
         local: is_local(&api.public_url),
@@ -89,11 +90,16 @@ async fn setup(
         arrivals: trusts.into_iter().map(|(family, trust)| Arrivals::of(family, &trust, &api)).collect(),
         last_webhook: last.map(|delivery| When::of(delivery.received_at, now)),
         sqlite: size.sqlite,
-        database: format!("{} MB", count(size.bytes / 1_000_000)),
+        database: bytes(size.bytes),
+        last_backup: backup.map(|made| (When::of(made.at, now), bytes(made.bytes))),
         public_url: api.public_url.clone(),
         frame: Frame::new("Set-up", Section::Setup, visitor, now),
     };
     answer(&page)
+}
+
+fn bytes(bytes: u64) -> String {
+    bytesize::ByteSize::b(bytes).display().si().to_string()
 }
 
 fn standing_urls(api: &Api) -> Vec<(&'static str, String)> {

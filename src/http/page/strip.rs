@@ -69,7 +69,7 @@ pub(super) fn what(generation: &Generation) -> String {
 /// How the outcome was learned, in a word.
 pub(super) fn learned(generation: &Generation) -> Option<&'static str> {
     match (generation.state.learned(), &generation.state) {
-        (Some(learned), _) if learned.recovered => Some("recovered"),
+        (Some(learned), _) if learned.recovered => Some("read, recovered"),
         (Some(learned), _) => Some(learned.source.as_str()),
         (None, State::Rejected { .. }) => Some("gateway"),
         (None, _) => None,

@@ -87,10 +87,11 @@ pub(super) fn rough(span: Duration) -> String {
     }
 }
 
-/// A span in minutes and seconds, as clips and their making are timed.
+/// A span in minutes and seconds, as clips and their making are timed; what is short to a tenth of a second.
 pub(super) fn clock(span: Duration) -> String {
     let seconds = span.as_secs();
     match seconds {
+        ..10 if span.subsec_millis() >= 100 => format!("{seconds}.{} s", span.subsec_millis() / 100),
         ..60 => format!("{seconds} s"),
         60..3_600 => format!("{}:{:02} min", seconds / 60, seconds % 60),
         _ => format!("{}:{:02} h", seconds / 3_600, seconds % 3_600 / 60),
@@ -226,6 +227,10 @@ mod tests {
         assert_eq!(dollars(Usd::parse("3").unwrap()), "3.00");
         assert_eq!(abbreviated("gen_01a20bf9b63671ff84f2afcc9018c5b8"), "gen_01a20bf9…18c5b8");
         assert_eq!((clock(Duration::from_secs(125)), clock(Duration::from_secs(9))), ("2:05 min".into(), "9 s".into()));
+        assert_eq!(
+            (clock(Duration::from_millis(9_990)), clock(Duration::from_millis(11_500))),
+            ("9.9 s".into(), "11 s".into())
+        );
         assert_eq!((count(1_234_567), count(999)), ("1\u{202f}234\u{202f}567".into(), "999".into()));
     }
 }

@@ -43,7 +43,8 @@ struct Choice {
 
 #[derive(Debug)]
 struct Code {
-    word: String,
+    /// `None`: the provider gave no code.
+    word: Option<String>,
     shown: String,
     count: String,
     amount: String,
@@ -58,7 +59,9 @@ struct TrendsPage {
     choices: Vec<Choice>,
     outcomes: Bars,
     webhooks: Bars,
+    losses: Bars,
     loss: String,
+    lags: Bars,
     lag: String,
     spend: Bars,
     times: Ranges,
@@ -89,7 +92,9 @@ async fn trends(State(api): State<Api>, visitor: Visitor, mut query: Query) -> R
     let page = TrendsPage {
         choices: choices.collect(),
         outcomes: outcomes_chart(span, &outcomes),
+        losses: losses_chart(span, &outcomes),
         loss: loss(&outcomes),
+        lags: lags_chart(span, &webhooks),
         lag: lag(&webhooks),
         webhooks: webhooks_chart(span, &webhooks),
         spend: spend(days, &by_day),
@@ -161,6 +166,33 @@ fn webhooks_chart(span: Span, webhooks: &[WebhookTally]) -> Bars {
         add(&mut values, span, tally.at, place, tally.webhooks);
     }
     Bars::of(("webhooks", "Webhooks, by what became of them"), span, &series, &values, count)
+}
+
+/// Outcomes that a webhook told, beside those that had to be asked for because none had come.
+fn losses_chart(span: Span, outcomes: &[OutcomeTally]) -> Bars {
+    let series =
+        [Series { name: "told by a webhook", class: "s-good" }, Series { name: "no webhook had come", class: "s-bad" }];
+    let mut values = zeros(span, series.len());
+    for tally in outcomes.iter().filter(|tally| tally.source.is_some()) {
+        add(&mut values, span, tally.at, usize::from(tally.recovered), tally.outcomes);
+    }
+    Bars::of(("losses", "Webhook loss"), span, &series, &values, count)
+}
+
+/// How far webhooks were behind the read that had found the outcome, on average of each bucket.
+fn lags_chart(span: Span, webhooks: &[WebhookTally]) -> Bars {
+    let series = [Series { name: "behind the read, on average", class: "s-lost" }];
+    let (mut late, mut lag_ms) = (zeros(span, 1), zeros(span, 1));
+    for tally in webhooks {
+        add(&mut late, span, tally.at, 0, tally.late);
+        add(&mut lag_ms, span, tally.at, 0, u64::try_from(tally.lag.as_millis()).unwrap_or(u64::MAX));
+    }
+    let average = |(lag_ms, late): (&Vec<u64>, &Vec<u64>)| {
+        lag_ms.iter().zip(late).map(|(lag_ms, late)| lag_ms.checked_div(*late).unwrap_or(0)).collect()
+    };
+    let values: Vec<Vec<u64>> = lag_ms.iter().zip(&late).map(average).collect();
+    let write = |lag_ms| clock(std::time::Duration::from_millis(lag_ms));
+    Bars::of(("lags", "Webhook lag"), span, &series, &values, write).without_totals()
 }
 
 /// The share of outcomes that no webhook had told.
@@ -254,12 +286,13 @@ async fn times(api: &Api) -> Result<Ranges, Problem> {
 }
 
 fn codes(report: &MoneyReport) -> Vec<Code> {
-    let mut codes: Vec<_> = report.by_error_code.iter().collect();
+    let without = Some((None, &report.without_error_code)).filter(|(_, sum)| sum.count > 0);
+    let mut codes: Vec<_> = report.by_error_code.iter().map(|(code, sum)| (Some(code), sum)).chain(without).collect();
     codes.sort_by_key(|(_, sum)| std::cmp::Reverse(sum.count));
     let most = codes.first().map_or(1, |(_, sum)| sum.count.max(1));
-    let code = |(code, sum): (&String, &Sum)| Code {
-        word: code.clone(),
-        shown: short(code),
+    let code = |(code, sum): (Option<&String>, &Sum)| Code {
+        word: code.cloned(),
+        shown: code.map_or_else(String::new, |code| short(code)),
         count: count(sum.count),
         amount: text::dollars(sum.amount),
         share: sum.count * 1_000 / most,
