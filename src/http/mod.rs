@@ -13,6 +13,7 @@ mod gateway;
 mod generations;
 mod health;
 mod idempotency;
+mod lingering;
 mod log;
 mod page;
 mod problem;

@@ -1,4 +1,4 @@
-//! A listener served until told to stop: connection and header limits, graceful drain.
+//! A listener served until told to stop: connection and header limits, graceful drain, lingering close.
 
 use std::io;
 use std::net::SocketAddr;
@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::HttpBody;
 use axum::http::Request;
 use axum_server::Handle;
 use axum_server::accept::Accept;
@@ -15,6 +16,8 @@ use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tower::Service;
+
+use super::lingering::{Lingering, Unread};
 
 /// A connection that has not sent a whole request head by then is closed; axum's own server would wait for ever.
 const FIRST_REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
@@ -45,7 +48,7 @@ pub async fn serve(
     stop: CancellationToken,
 ) -> io::Result<()> {
     let handle = Handle::<SocketAddr>::new();
-    let places = Places(Arc::new(Semaphore::new(limits.connections_max)));
+    let places = Places { free: Arc::new(Semaphore::new(limits.connections_max)), stop: stop.clone() };
     let mut server = axum_server::from_tcp(listener)?
         .http1_only()
         .first_request_timeout(FIRST_REQUEST_TIMEOUT)
@@ -70,20 +73,25 @@ pub async fn serve(
 
 /// Gives out places for connections.
 #[derive(Clone, Debug)]
-struct Places(Arc<Semaphore>);
+struct Places {
+    free: Arc<Semaphore>,
+    stop: CancellationToken,
+}
 
 impl<S: Send + 'static> Accept<TcpStream, S> for Places {
-    type Stream = TcpStream;
+    type Stream = Lingering;
     type Service = Placed<S>;
-    type Future = BoxFuture<'static, io::Result<(TcpStream, Placed<S>)>>;
+    type Future = BoxFuture<'static, io::Result<(Lingering, Placed<S>)>>;
 
     fn accept(&self, stream: TcpStream, service: S) -> Self::Future {
-        let places = Arc::clone(&self.0);
+        let (places, stop) = (Arc::clone(&self.free), self.stop.clone());
         Box::pin(async move {
             stream.set_nodelay(true)?;
             let place = tokio::time::timeout(PLACE_TIMEOUT, places.acquire_owned()).await;
             let place = place.map_err(|_| io::Error::other("too many connections"))?.map_err(io::Error::other)?;
-            Ok((stream, Placed { service, _place: Arc::new(place) }))
+            let unread = Unread::default();
+            let stream = Lingering::new(stream, unread.clone(), stop);
+            Ok((stream, Placed { service, unread, _place: Arc::new(place) }))
         })
     }
 }
@@ -92,10 +100,11 @@ impl<S: Send + 'static> Accept<TcpStream, S> for Places {
 #[derive(Clone, Debug)]
 struct Placed<S> {
     service: S,
+    unread: Unread,
     _place: Arc<OwnedSemaphorePermit>,
 }
 
-impl<B, S: Service<Request<B>>> Service<Request<B>> for Placed<S> {
+impl<B: HttpBody, S: Service<Request<B>>> Service<Request<B>> for Placed<S> {
     type Response = S::Response;
     type Error = S::Error;
     type Future = S::Future;
@@ -105,6 +114,7 @@ impl<B, S: Service<Request<B>>> Service<Request<B>> for Placed<S> {
     }
 
     fn call(&mut self, request: Request<B>) -> S::Future {
+        self.unread.set(!request.body().is_end_stream());
         self.service.call(request)
     }
 }

@@ -403,3 +403,23 @@ async fn every_family_is_understood_in_its_own_shape() {
         }
     }
 }
+
+/// A proxy sends all it has before it reads: what is answered meanwhile must not be lost in a reset.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_early_answer_reaches_who_sends_on() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let world = World::new().await;
+    let (_, url) = world.prepare().await;
+    let address = world.url.trim_start_matches("http://");
+    let paths = [(url.split(address).nth(1).unwrap(), "413"), ("/webhooks/kling/o3-video/any.wrong", "404")];
+    for (path, status) in paths.into_iter().chain([("/gateway/v1/kling/o3-video/generate", "401")]) {
+        let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        let body = vec![b'x'; 4 << 20];
+        let head = format!("POST {path} HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n", body.len());
+        stream.write_all(head.as_bytes()).await.unwrap();
+        stream.write_all(&body).await.unwrap_or_else(|error| panic!("{path}: {error}"));
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap_or_else(|error| panic!("{path}: {error}"));
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{path}: {answer}");
+    }
+}
