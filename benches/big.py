@@ -7,7 +7,7 @@ Fills a database through SQL (settled generations, each with its delivery, its e
 labelled, a few open), then starts the binary on it. Needs wrk (apt-get install wrk). With --keep the filled file stays there and is
 used again: about 6 GB for ten million.
 """
-import argparse, json, os, re, shutil, sqlite3, subprocess, sys, tempfile, time, urllib.request
+import argparse, json, os, re, shutil, sqlite3, subprocess, sys, tempfile, time, urllib.error, urllib.request
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from common import KEY, LUA, callback_path, environment, free_port, memory_mb, publish, stop, wrk
@@ -52,6 +52,13 @@ FILL = [
     """INSERT INTO credit_days
        SELECT hour / 24, status, attention, error_code, model, recovered, refunded, sum(generations), sum(priced), sum(micros)
        FROM credit_hours GROUP BY 1, 2, 3, 4, 5, 6, 7""",
+    # As migration 7 does.
+    """INSERT INTO outcome_hours
+       SELECT settled_at / 3600000, family, coalesce(model, ''), status, coalesce(source, 0), recovered, count(*),
+              count(*) FILTER (WHERE settled_at <= expected_by), sum(max(0, settled_at - coalesce(submitted_at, created_at)))
+       FROM generations WHERE settled_at IS NOT NULL GROUP BY 1, 2, 3, 4, 5, 6""",
+    """INSERT INTO webhook_hours
+       SELECT received_at / 3600000, family, disposition, count(*), 0, 0 FROM deliveries GROUP BY 1, 2, 3""",
 ]
 BODIES = f"""INSERT INTO bodies (delivery, body) {SERIES}
     SELECT n, CAST('{{"generation_id":"' || hex(randomblob(16)) || '----","status":"completed","video_url":"https://cdn.example/videos/'
@@ -82,7 +89,8 @@ def fill(file):
     db = sqlite3.connect(file, isolation_level=None)
     for pragma in ("journal_mode = OFF", "synchronous = OFF", "foreign_keys = OFF", "cache_size = -2000000", "temp_store = MEMORY"):
         db.execute(f"PRAGMA {pragma}")
-    for table in ("labels", "bodies", "events", "deliveries", "generations", "credit_hours", "credit_days", "paces", "trusts"):
+    for table in ("labels", "bodies", "events", "deliveries", "generations", "credit_hours", "credit_days", "outcome_hours",
+                  "webhook_hours", "paces", "trusts"):
         db.execute(f"DELETE FROM {table}")
     tables = ("generations", "deliveries", "events", "labels")
     indexes = db.execute(f"SELECT name, sql FROM sqlite_schema WHERE type = 'index' AND sql IS NOT NULL AND tbl_name IN {tables}").fetchall()
@@ -114,23 +122,38 @@ def with_bodies(file):
     return added
 
 
-def query_lua(lines):
+def query_lua(paths, header):
+    lines = ", ".join(f'"{path}"' for path in paths)
     return f"""
 local paths = {{ {lines} }}
 local place = 0
-function request() place = place % #paths + 1; return wrk.format("GET", paths[place], {{["authorization"] = "Bearer {KEY}"}}) end
+function request() place = place % #paths + 1; return wrk.format("GET", paths[place], {{{header}}}) end
 """
+
+
+def write_lua(folder, kinds, header):
+    files = {}
+    for kind, paths in kinds.items():
+        files[kind] = os.path.join(folder, re.sub(r"\W+", "-", kind) + ".lua")
+        with open(files[kind], "w") as script:
+            script.write(query_lua(paths, header))
+    return files
+
+
+def some_rows(file):
+    db = sqlite3.connect(f"file:{file}?mode=ro", uri=True)
+    step = max(1, options.rows // 2000)
+    return db.execute("SELECT uid, provider_id, created_at FROM generations WHERE id % ? = 1 LIMIT 2000", (step,)).fetchall()
+
+
+def time_text(ms):
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(ms / 1e3))
 
 
 def queries(folder, file):
     """Lua for each kind of query: many different ones, the answers of which no cache holds."""
-    db = sqlite3.connect(f"file:{file}?mode=ro", uri=True)
-    step = max(1, options.rows // 2000)
-    some = db.execute("SELECT uid, provider_id, created_at FROM generations WHERE id % ? = 1 LIMIT 2000", (step,)).fetchall()
-    db.close()
+    some = some_rows(file)
     text = lambda blob: f"{blob[:4].hex()}-{blob[4:6].hex()}-{blob[6:8].hex()}-{blob[8:10].hex()}-{blob[10:].hex()}"
-    time_text = lambda ms: time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(ms / 1e3))
-    quoted = lambda paths: ", ".join(f'"{path}"' for path in paths)
     kinds = {
         "one by our id": [f"/v1/generations/gen_{uid.hex()}" for uid, _, _ in some],
         "one by the provider's id": [f"/v1/generations/{text(provider)}" for _, provider, _ in some if isinstance(provider, bytes)],
@@ -150,12 +173,52 @@ def queries(folder, file):
         "what needs attention": ["/v1/generations?attention=any"],
         "stats": ["/v1/stats"],
     }
-    files = {}
-    for kind, paths in kinds.items():
-        files[kind] = os.path.join(folder, re.sub(r"\W+", "-", kind) + ".lua")
-        with open(files[kind], "w") as script:
-            script.write(query_lua(quoted(paths)))
-    return files
+    return write_lua(folder, kinds, f'["authorization"] = "Bearer {KEY}"')
+
+
+def pages(folder, file, port):
+    """The same for the operator's page, as somebody sees it who has logged in."""
+    class Stay(urllib.request.HTTPRedirectHandler):
+        def redirect_request(self, *_):
+            return None
+
+    login = urllib.request.Request(f"http://127.0.0.1:{port}/login", data=f"key={KEY}".encode(), headers={"origin": f"http://127.0.0.1:{port}"})
+    try:
+        urllib.request.build_opener(Stay).open(login, timeout=30)
+        raise SystemExit("the page let nobody in")
+    except urllib.error.HTTPError as entered:
+        cookie = entered.headers["set-cookie"].split(";")[0]
+    some = some_rows(file)
+    db = sqlite3.connect(f"file:{file}?mode=ro", uri=True)
+    delivery, event = (db.execute(f"SELECT uid FROM {table} ORDER BY id DESC LIMIT 1").fetchone()[0].hex() for table in ("deliveries", "events"))
+    kinds = {
+        "now": ["/"],
+        "over time, 24 hours": ["/trends"],
+        "over time, 90 days": ["/trends?span=90d"],
+        "generations": ["/generations"],
+        "generations, failed": [f"/generations?status=failed&created_before={time_text(at)}" for _, _, at in some],
+        "generations, a model nobody has": ["/generations?model=unheard_of"],
+        "generations, a label": [f"/generations?metadata%5Border%5D={n * 10}" for n in range(1, 2000)],
+        "one generation": [f"/generations/gen_{uid.hex()}" for uid, _, _ in some],
+        "deliveries": ["/deliveries"],
+        "deliveries, unreadable": ["/deliveries?disposition=unreadable"],
+        "one delivery": [f"/deliveries/dlv_{delivery}"],
+        "events": ["/events"],
+        "events, given up": ["/events?state=dead"],
+        "one event": [f"/events/evt_{event}"],
+        "bulk redelivery, its count": ["/events/redeliver?type=generation.failed"],
+        "catalogue": ["/catalogue"],
+        "set-up": ["/setup"],
+    }
+    return write_lua(folder, kinds, f'["cookie"] = "{cookie}"')
+
+
+def while_webhooks_arrive(port, path, slowly, script, nth):
+    load = subprocess.Popen(["wrk", "-t", "1", "-c", "64", "-d", f"{options.seconds + 2}s", "-s", slowly, f"http://127.0.0.1:{port}{path}",
+                             "--", str(100 + nth)], stdout=subprocess.PIPE, text=True)
+    time.sleep(1)
+    rate, p50, p99, _ = wrk(port, "/", 1, options.seconds, script, 0)
+    return float(re.search(r"Requests/sec:\s+(\S+)", load.communicate()[0]).group(1)), rate, p50, p99
 
 
 folder = options.keep or tempfile.mkdtemp(dir=os.path.join(ROOT, "target"))
@@ -186,12 +249,12 @@ try:
         say("webhooks at 64 connections", f"{rate:,.0f} a second, p50 {p50:.2f} ms, p99 {p99:.2f} ms")
         report += ["", "| while webhooks arrive | webhooks a second | answers a second | p50 ms | p99 ms |", "|---|---|---|---|---|"]
         for nth, (kind, script) in enumerate(queries(folder, file).items()):
-            load = subprocess.Popen(["wrk", "-t", "1", "-c", "64", "-d", f"{options.seconds + 2}s", "-s", slowly, f"http://127.0.0.1:{port}{path}",
-                                     "--", str(100 + nth)], stdout=subprocess.PIPE, text=True)
-            time.sleep(1)
-            rate, p50, p99, _ = wrk(port, "/", 1, options.seconds, script, 0)
-            arrived = float(re.search(r"Requests/sec:\s+(\S+)", load.communicate()[0]).group(1))
+            arrived, rate, p50, p99 = while_webhooks_arrive(port, path, slowly, script, nth)
             report.append(f"| {kind} | {arrived:,.0f} | {rate:,.0f} | {p50:.2f} | {p99:.2f} |")
+        report += ["", "| the page, while webhooks arrive | webhooks a second | pages a second | p50 ms | p99 ms |", "|---|---|---|---|---|"]
+        for nth, (kind, script) in enumerate(pages(folder, file, port).items()):
+            arrived, rate, p50, p99 = while_webhooks_arrive(port, path, slowly, script, 50 + nth)
+            report.append(f"| {kind} | {arrived:,.0f} | {rate:,.0f} | {p50:.1f} | {p99:.1f} |")
         peak, log = memory_mb(process, "VmHWM"), os.path.getsize(file + "-wal") / 2**20
     finally:
         began = time.monotonic()
