@@ -38,6 +38,16 @@ fix:
     cargo clippy --fix --all-targets --allow-dirty
     cargo fmt
 
+# the binary with wrong behaviours that can be named: what the proofs must fail on
+planted:
+    cargo build --locked --features planted
+    mkdir -p target/planted && cp target/debug/recoup target/planted/recoup
+
+# every promise proved on the real binary, into docs/RELIABILITY.md (under two hours)
+proof *arguments: planted
+    cargo build --release --locked
+    proof/run --into docs/RELIABILITY.md {{arguments}}
+
 # the container image
 image tag="recoup":
     docker build --tag {{tag}} .

@@ -1,12 +1,26 @@
-//! Wrong behaviours that the simulator must catch: they prove its checks. They exist in test builds only; anywhere else
-//! [`is`] is always false and costs nothing.
+//! Wrong behaviours that the checks must catch: they prove the checks. They exist in test builds, where the simulator plants them for a
+//! thread, and in builds with the feature `planted`, where `RECOUP_PLANTED` names one for the process: those are what `proof/` is shown
+//! to fail on. Anywhere else [`is`] is always false and costs nothing.
 
 #[cfg(test)]
 use std::cell::Cell;
 
-/// A wrong behaviour.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Fault {
+macro_rules! faults {
+    ($($(#[$doc:meta])* $name:ident,)+) => {
+        /// A wrong behaviour.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub(crate) enum Fault {
+            $($(#[$doc])* $name,)+
+        }
+
+        impl Fault {
+            #[cfg(all(feature = "planted", not(test)))]
+            const NAMED: &[(&str, Self)] = &[$((stringify!($name), Self::$name),)+];
+        }
+    };
+}
+
+faults! {
     /// The same webhook again is told again.
     EventForDuplicate,
     /// An outcome that a check finds is told to nobody.
@@ -45,6 +59,10 @@ pub(crate) enum Fault {
     RestIgnored,
     /// The same is asked twice at the same time.
     AskedTwice,
+    /// Commits are not synced: what is lost with the power was acknowledged.
+    SyncNormal,
+    /// The answer to a webhook leaves before its commit.
+    AnsweredBeforeCommit,
 }
 
 #[cfg(test)]
@@ -90,8 +108,23 @@ pub(crate) fn is(fault: Fault) -> bool {
     PLANTED.get() == Some(fault)
 }
 
+/// Whether this wrong behaviour is planted.
+///
+/// # Panics
+/// When `RECOUP_PLANTED` names none of them: a proof that plants nothing would prove nothing.
+#[cfg(all(feature = "planted", not(test)))]
+#[expect(clippy::panic, reason = "never in a binary that anybody uses")]
+pub(crate) fn is(fault: Fault) -> bool {
+    static PLANTED: std::sync::LazyLock<Option<Fault>> = std::sync::LazyLock::new(|| {
+        let name = std::env::var("RECOUP_PLANTED").ok()?;
+        let named = Fault::NAMED.iter().find(|(known, _)| *known == name);
+        Some(named.unwrap_or_else(|| panic!("RECOUP_PLANTED: there is no fault {name}")).1)
+    });
+    *PLANTED == Some(fault)
+}
+
 /// Whether this wrong behaviour is planted: never.
-#[cfg(not(test))]
+#[cfg(not(any(test, feature = "planted")))]
 pub(crate) const fn is(_: Fault) -> bool {
     false
 }

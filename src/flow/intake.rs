@@ -4,6 +4,8 @@
 
 use std::sync::Arc;
 
+use futures_util::FutureExt;
+
 use crate::clock::Clock;
 use crate::domain::callback::{CallbackKeys, Reference};
 use crate::domain::decision::Disposition;
@@ -92,7 +94,13 @@ impl Intake {
         if planted::is(planted::Fault::AcknowledgedUnkept) && arrival.body.len().is_multiple_of(8) {
             return Ok(Recorded { delivery: None, generation: None, disposition: Disposition::Accepted });
         }
-        let recorded = self.store.record_webhook(&self.rules, arrival, self.clock.now()).await?;
+        let recording = self.store.record_webhook(&self.rules, arrival, self.clock.now());
+        if planted::is(planted::Fault::AnsweredBeforeCommit) {
+            // Handed to the writer, and not waited for.
+            drop(recording.now_or_never());
+            return Ok(Recorded { delivery: None, generation: None, disposition: Disposition::Accepted });
+        }
+        let recorded = recording.await?;
         let disposition = recorded.disposition.as_str();
         metrics::counter!("recoup_webhooks_total", "family" => family, "disposition" => disposition).increment(1);
         if matches!(recorded.disposition, Disposition::Conflict | Disposition::Mismatch | Disposition::Unreadable) {
