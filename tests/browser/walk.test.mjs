@@ -86,6 +86,9 @@ async function open(mode) {
   return { page, faults, close: () => context.close() };
 }
 
+/** What a person sees first, for the documents and for our own eyes. */
+const picture = (page, name) => process.env.RECOUP_SCREENSHOTS && page.screenshot({ path: path.join(process.env.RECOUP_SCREENSHOTS, `${name}.png`) });
+
 async function logIn(page) {
   await page.goto(`${base}/`);
   assert.equal(new URL(page.url()).pathname, "/login");
@@ -109,7 +112,8 @@ for (const [name, mode] of Object.entries(MODES)) {
     for (const [title, address] of Object.entries(pages())) {
       await page.goto(base + address);
       if (process.env.RECOUP_SCREENSHOTS) {
-        await page.screenshot({ path: path.join(process.env.RECOUP_SCREENSHOTS, `${title}-${name.replace(" ", "-")}.png`), fullPage: true });
+        const file = `${title}-${name.replace(" ", "-")}.png`;
+        await page.screenshot({ path: path.join(process.env.RECOUP_SCREENSHOTS, file), fullPage: true });
       }
       assert.match(await page.locator("h1").textContent(), /\S/, title);
       if (mode.javaScriptEnabled === false) continue;
@@ -168,6 +172,8 @@ test("the film plays, and a link that leads inside is text", async () => {
     return video.duration;
   });
   assert.ok(seconds > 3, `${seconds} s`);
+  await page.locator("video").evaluate((video) => new Promise((shown) => { video.onseeked = shown; video.currentTime = video.duration / 2; }));
+  await picture(page, "tour-recovered");
   await page.goto(`${base}/generations/${known.hostile}`);
   assert.equal(await page.locator("a[href^='javascript']").count(), 0);
   assert.match(await page.locator("main").textContent(), /<script>document.title='owned'<\/script>/);
@@ -186,7 +192,9 @@ test("three questions are answered within three clicks", async () => {
   await logIn(page);
   // Past its hard limit a quarter of a minute after it was bought, at the demo's pace.
   await page.waitForSelector(".risk:not(.calm)", { timeout: 120_000 });
+  await picture(page, "tour-now");
   assert.match(await clicks(".risk li a", ".list tbody th a"), /Where is the money\?.*it is at risk/s);
+  await picture(page, "tour-at-risk");
   assert.match(await clicks("nav >> text=Over time", ".figures th a", ".list tbody th a"), /Why did it fail\?/);
   assert.match(await clicks("nav >> text=Generations", ".list tbody th a"), /Was it charged twice\?/);
   await close();

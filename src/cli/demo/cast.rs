@@ -9,7 +9,7 @@ use crate::sandbox::{Ping, PingBody, Plan, REASONS};
 pub(super) struct Role {
     pub(super) model: &'static str,
     pub(super) seconds: u32,
-    pub(super) prompt: &'static str,
+    pub(super) prompt: String,
     pub(super) plan: Plan,
 }
 
@@ -59,11 +59,17 @@ pub(super) fn cast(generations: u32, lose_percent: u8, seed: u64) -> Vec<Role> {
         Role {
             model: if chance.u8(0..4) == 0 { "kling_o3_pro" } else { "kling_o3" },
             seconds: [5, 5, 10, 15][chance.usize(0..4)],
-            prompt: PROMPTS[n % PROMPTS.len()],
+            prompt: prompt(n),
             plan,
         }
     };
     lost.clone().into_iter().zip(failed).enumerate().map(&mut role).collect()
+}
+
+/// A prompt nobody else has: the same one bought twice is what the page warns of.
+pub(super) fn prompt(nth: usize) -> String {
+    let (take, words) = (nth / PROMPTS.len() + 1, PROMPTS[nth % PROMPTS.len()]);
+    if take == 1 { words.to_owned() } else { format!("{words}, take {take}") }
 }
 
 /// Exactly so many percent of `count`, in random places.
@@ -84,6 +90,8 @@ mod tests {
         assert_eq!(fates(1), fates(1));
         assert_ne!(fates(1), fates(2));
         assert_eq!(cast(24, 50, 1).iter().filter(|role| role.is_lost()).count(), 12);
+        let prompts: std::collections::BTreeSet<_> = cast(24, 50, 1).into_iter().map(|role| role.prompt).collect();
+        assert_eq!(prompts.len(), 24, "none is bought twice");
         assert_eq!(cast(24, 0, 1).iter().filter(|role| role.is_lost()).count(), 0);
         assert_eq!(cast(7, 100, 1).iter().filter(|role| role.is_lost()).count(), 7);
     }

@@ -215,9 +215,10 @@ async fn play(stage: &Stage, roles: &[Role], clock: &dyn Clock) -> anyhow::Resul
 async fn linger(stage: &Stage, roles: &[Role], clock: &dyn Clock) -> anyhow::Result<()> {
     let endless =
         roles.first().map(|role| Role { plan: Plan { fate: Fate::NeverEnds, ..Plan::default() }, ..role.clone() });
-    for role in endless.iter().chain(roles.iter().cycle()) {
+    for (nth, role) in endless.iter().chain(roles.iter().cycle()).enumerate() {
+        let role = Role { prompt: cast::prompt(roles.len() + nth), ..role.clone() };
         stage.sandbox.plan_next(role.plan.clone());
-        stage.client.buy(role).await?;
+        stage.client.buy(&role).await?;
         clock.sleep(LINGER).await;
     }
     Ok(())

@@ -30,7 +30,7 @@ pub(super) fn line(role: &Role, shown: &Shown) -> String {
         (_, Some(code)) => format!(" {code}"),
         (_, None) => " (no reason given)".to_owned(),
     };
-    format!("{mark} {:<34} {:<12} {:>2} s  {}{reason}, {how}", role.prompt, role.model, role.seconds, shown.status)
+    format!("{mark} {:<39} {:<12} {:>2} s  {}{reason}, {how}", role.prompt, role.model, role.seconds, shown.status)
 }
 
 /// Prints the tables; tells whether every generation is accounted for.
