@@ -17,7 +17,7 @@ use crate::flow::gateway::Gateway;
 use crate::flow::intake::Intake;
 use crate::flow::reconcile::{Asks, Reconciler};
 use crate::http::server::{self, Limits};
-use crate::http::{self, Api, ApiKeys, AppState, Counter, Everything, Gate, Parts};
+use crate::http::{self, Api, ApiKeys, AppState, Counter, Everything, Gate, Parts, Probe};
 use crate::provider::budget::Budget;
 use crate::provider::{ClientError, Provider, ProviderClient};
 use crate::sink::Sink;
@@ -271,6 +271,7 @@ fn gate(config: &Config) -> Gate {
         body_bytes_max: bytes(config.webhook.max_body),
         allow_ips: config.webhook.allow_ips.as_slice().into(),
         trusted_proxies: config.webhook.trusted_proxies.as_slice().into(),
+        probe: Probe::new(),
     }
 }
 

@@ -25,6 +25,7 @@ pub mod refusal;
 pub mod schedule;
 pub mod shape;
 pub mod shown;
+pub mod spelling;
 pub mod time;
 pub mod trust;
 mod words;

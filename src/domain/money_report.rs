@@ -66,6 +66,9 @@ pub struct MoneyReport {
     /// What of the sum at risk is so for which reason. Not part of the answer of the API.
     #[serde(skip)]
     pub at_risk: BTreeMap<Attention, Sum>,
+    /// How many have neither an outcome nor been given up, those prepared left out. Not part of the answer of the API.
+    #[serde(skip)]
+    pub open: u64,
     /// By why a person should look.
     pub by_attention: BTreeMap<Attention, Sum>,
     /// By why they failed or were refused.
@@ -85,6 +88,7 @@ impl MoneyReport {
             by_state: CreditState::ALL.iter().map(|state| (*state, Sum::default())).collect(),
             recovered: Sum::default(),
             at_risk: BTreeMap::new(),
+            open: 0,
             by_attention: BTreeMap::new(),
             by_error_code: BTreeMap::new(),
             without_error_code: Sum::default(),
@@ -112,6 +116,9 @@ impl MoneyReport {
         };
         self.total.count += count;
         self.total.charged += amount;
+        if matches!(group.status, Status::Submitting | Status::Unconfirmed | Status::Pending | Status::Processing) {
+            self.open += count;
+        }
         if charged {
             self.total.price_unknown += count.saturating_sub(group.priced);
         }

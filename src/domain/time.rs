@@ -38,6 +38,15 @@ impl Time {
     pub fn parse(text: &str) -> Result<Self, NotATime> {
         text.parse::<jiff::Timestamp>().map(|time| Self(time.as_millisecond())).map_err(|_| NotATime)
     }
+
+    /// Reads the time of an HTTP `Date` header.
+    ///
+    /// # Errors
+    /// [`NotATime`] for anything else.
+    pub fn parse_http(text: &str) -> Result<Self, NotATime> {
+        let parser = jiff::fmt::rfc2822::DateTimeParser::new();
+        parser.parse_timestamp(text).map(|time| Self(time.as_millisecond())).map_err(|_| NotATime)
+    }
 }
 
 impl Add<Duration> for Time {
@@ -97,6 +106,11 @@ mod tests {
         assert_eq!(Time::parse("2026-11-23T12:02:31.482+02:00").unwrap(), time);
         assert_eq!(Time::parse("2026-11-23T10:07:31Z").unwrap().to_string(), "2026-11-23T10:07:31Z");
         assert_eq!(Time::parse("yesterday"), Err(NotATime));
+        assert_eq!(
+            Time::parse_http("Mon, 23 Nov 2026 10:02:31 GMT").unwrap(),
+            Time::parse("2026-11-23T10:02:31Z").unwrap()
+        );
+        assert_eq!(Time::parse_http("2026-11-23T10:02:31Z"), Err(NotATime));
     }
 
     #[test]

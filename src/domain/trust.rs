@@ -14,6 +14,9 @@ const KNOWN_MIN: usize = 50;
 const LAGS: usize = 64;
 /// From this share of missed ones on, waiting for a webhook is a waste, in percent.
 const POOR_PERCENT: usize = 20;
+/// Among so many outcomes and more, at least so many percent without a webhook: they do not arrive at all.
+const SILENT_OF: usize = 5;
+const SILENT_PERCENT: usize = 80;
 
 /// What became of the webhooks of one family.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -79,6 +82,12 @@ impl Trust {
         pace::push(&mut self.lags_ms, lag, LAGS);
     }
 
+    /// Whether webhooks do not arrive at all, by the last outcomes.
+    pub fn is_silent(&self) -> bool {
+        let (missed, of) = self.lately();
+        of >= SILENT_OF && missed * 100 >= of * SILENT_PERCENT
+    }
+
     /// The pause from the expected time to the first read. Where no webhook was missed for long it can wait as long as one may
     /// still be on its way; where many are missed it is a third of the usual.
     pub fn grace(&self, usual: Duration, webhook_retry_window: Duration) -> Duration {
@@ -119,6 +128,14 @@ mod tests {
         assert_eq!(grace(one_lost), RETRIES, "long ago");
         assert_eq!(grace(vec![false; 49]), USUAL, "too few to tell");
         assert_eq!(grace(vec![false; 50]), USUAL / 3);
+    }
+
+    #[test]
+    fn silence_takes_more_than_a_few_losses() {
+        assert!(!trust([false; 4]).is_silent(), "too few to tell");
+        assert!(trust([false; 5]).is_silent());
+        assert!(trust([true, false, false, false, false]).is_silent());
+        assert!(!trust([true, true, false, false, false]).is_silent());
     }
 
     #[test]

@@ -16,6 +16,7 @@ mod idempotency;
 mod lingering;
 mod log;
 mod page;
+mod probe;
 mod problem;
 mod registration;
 pub mod server;
@@ -37,6 +38,7 @@ use url::Url;
 
 pub use auth::ApiKeys;
 pub use gateway::Counter;
+pub use probe::{PROBE, Probe};
 pub use webhook::Gate;
 
 use crate::clock::Clock;

@@ -1,5 +1,6 @@
-//! `/v1/stats`: whether webhooks arrive, how long things take, and whether the reads keep up.
+//! `/v1/stats`: what is open and at risk, whether webhooks arrive, how long things take, and whether the reads keep up.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use axum::extract::State;
@@ -11,14 +12,17 @@ use super::auth::MayRead;
 use super::extract::Query;
 use super::problem::Problem;
 use super::{Api, AppState, Parts};
+use crate::domain::credits::CreditState;
 use crate::domain::experience::{Experience, Kind};
 use crate::domain::family::Family;
+use crate::domain::generation::Attention;
 use crate::domain::lanes;
+use crate::domain::money_report::{MoneyReport, Sum};
 use crate::domain::pace::Pace;
 use crate::domain::schedule::Rules;
 use crate::domain::time::Time;
 use crate::domain::trust::Trust;
-use crate::store::Backlog;
+use crate::store::{Backlog, DeliveryFilter, Order, Paging};
 
 /// Reads that fall due in so long are counted for the forecast.
 pub(super) const AHEAD: Duration = Duration::from_mins(10);
@@ -26,9 +30,33 @@ pub(super) const AHEAD: Duration = Duration::from_mins(10);
 #[derive(Debug, Serialize)]
 struct StatsView {
     at: Time,
+    version: &'static str,
+    generations: GenerationsView,
+    last_webhook_at: Option<Time>,
     webhooks: Vec<WebhooksView>,
     times: Vec<TimesView>,
     reads: ReadsView,
+    events: EventsView,
+}
+
+/// What is open, and what a person should look at.
+#[derive(Debug, Serialize)]
+struct GenerationsView {
+    /// Neither an outcome nor given up; prepared ones are left out.
+    open: u64,
+    overdue: u64,
+    /// With any attention.
+    needing_attention: u64,
+    at_risk: Sum,
+    /// The same by its reason.
+    at_risk_by: BTreeMap<Attention, Sum>,
+}
+
+/// Events on their way, each counted once for every place it goes to, and not beyond 10 001.
+#[derive(Debug, Serialize)]
+struct EventsView {
+    pending: u64,
+    dead: u64,
 }
 
 /// What became of the webhooks of a family.
@@ -39,6 +67,8 @@ struct WebhooksView {
     told: u64,
     missed: u64,
     late: u64,
+    /// Nearly every outcome lately had to be asked for.
+    silent: bool,
     /// The share of missed ones among the last so many outcomes.
     loss: Option<f64>,
     of_last: usize,
@@ -86,10 +116,24 @@ impl WebhooksView {
             told: trust.told,
             missed: trust.missed,
             late: trust.late,
+            silent: trust.is_silent(),
             loss: share(missed, of_last),
             of_last,
             lag_seconds: quantiles(|percent| trust.lag(percent)),
             grace_seconds: trust.grace(rules.grace, rules.webhook_retry_window).as_secs_f64(),
+        }
+    }
+}
+
+impl GenerationsView {
+    fn of(report: MoneyReport) -> Self {
+        let count = |attention: &Attention| report.by_attention.get(attention).map_or(0, |sum| sum.count);
+        Self {
+            open: report.open,
+            overdue: count(&Attention::Overdue),
+            needing_attention: report.by_attention.values().map(|sum| sum.count).sum(),
+            at_risk: report.by_state.get(&CreditState::AtRisk).copied().unwrap_or_default(),
+            at_risk_by: report.at_risk,
         }
     }
 }
@@ -142,9 +186,22 @@ async fn stats(
         due_within_ten_minutes: backlog.arriving,
         worked_off_at: forecast(&backlog, &parts).map(|span| now + span),
     };
+    let report = api.store.money_report(None, None, now, api.rules.refund_window).await?;
+    let dispatches = api.store.dispatch_counts().await?;
+    let newest = Paging { order: Order::Descending, limit: 1, after: None };
+    let last = api.store.deliveries(&DeliveryFilter::default(), &newest).await?.rows.into_iter().next();
     let webhooks = trusts.into_iter().map(|(family, trust)| WebhooksView::of(family, &trust, &api.rules)).collect();
     let times = paces.into_iter().map(|(kind, pace)| TimesView::of(kind, &pace, &api.rules)).collect();
-    Ok(Json(StatsView { at: now, webhooks, times, reads }))
+    Ok(Json(StatsView {
+        at: now,
+        version: env!("CARGO_PKG_VERSION"),
+        generations: GenerationsView::of(report),
+        last_webhook_at: last.map(|delivery| delivery.received_at),
+        webhooks,
+        times,
+        reads,
+        events: EventsView { pending: dispatches.pending.get(), dead: dispatches.dead.get() },
+    }))
 }
 
 /// The routes.

@@ -11,6 +11,7 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use ipnet::IpNet;
 
+use super::probe::Probe;
 use super::problem::Problem;
 use super::{AppState, Everything, extract};
 use crate::domain::decision::Disposition;
@@ -25,6 +26,8 @@ pub struct Gate {
     pub allow_ips: Arc<[IpNet]>,
     /// Networks of proxies whose `X-Forwarded-For` is believed.
     pub trusted_proxies: Arc<[IpNet]>,
+    /// Tells who asks by which process it is refused.
+    pub probe: Probe,
 }
 
 /// Takes a webhook.
@@ -35,7 +38,9 @@ pub(super) async fn receive(
     request: Request,
 ) -> Result<Response, Problem> {
     let Everything { intake, gate, .. } = &*state;
-    let authentic = gate.admit(intake, &path, peer.ip(), request.headers())?;
+    let headers = request.headers();
+    let admitted = gate.admit(intake, &path, peer.ip(), headers);
+    let authentic = admitted.map_err(|problem| gate.probe.seal(headers, problem))?;
     let body =
         extract::body(request.into_body(), gate.body_bytes_max).await.inspect_err(|problem| refused(problem.code()))?;
     let recorded = intake.receive(authentic, body).await?;
@@ -96,6 +101,7 @@ mod tests {
             body_bytes_max: 1,
             allow_ips: ["203.0.113.0/24".parse().unwrap()].into(),
             trusted_proxies: ["10.0.0.0/8".parse().unwrap()].into(),
+            probe: Probe::default(),
         }
     }
 

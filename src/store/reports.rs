@@ -46,6 +46,11 @@ pub struct Bounded(u64);
 const COUNTED_MAX: u64 = 10_000;
 
 impl Bounded {
+    /// The count; one beyond the bound stands for all that is more.
+    pub fn get(self) -> u64 {
+        self.0
+    }
+
     /// Whether there is none.
     pub fn is_zero(self) -> bool {
         self.0 == 0

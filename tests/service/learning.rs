@@ -43,7 +43,7 @@ async fn what_a_kind_takes_is_learned_and_outlives_a_restart() {
     }]);
     assert_eq!(stats["times"], times);
     let webhooks = json!([{
-        "family": O3, "told": 50, "missed": 0, "late": 0, "loss": 0.0, "of_last": 50, "lag_seconds": null,
+        "family": O3, "told": 50, "missed": 0, "late": 0, "silent": false, "loss": 0.0, "of_last": 50, "lag_seconds": null,
         "grace_seconds": 30.0,
     }]);
     assert_eq!(stats["webhooks"], webhooks);
@@ -52,6 +52,10 @@ async fn what_a_kind_takes_is_learned_and_outlives_a_restart() {
         "worked_off_at": stats["at"],
     });
     assert_eq!(stats["reads"], reads);
+    let nothing = json!({"count": 0, "amount": "0.0000"});
+    let generations = json!({"open": 1, "overdue": 0, "needing_attention": 0, "at_risk": nothing, "at_risk_by": {}});
+    assert_eq!((&stats["generations"], &stats["events"]), (&generations, &json!({"pending": 0, "dead": 0})));
+    assert_eq!((&stats["version"], &stats["last_webhook_at"]), (&json!(env!("CARGO_PKG_VERSION")), &stats["at"]));
     world.advance_s(170).await;
     let stats = world.get("/v1/stats").await.expect(200);
     assert_eq!((&stats["times"][0]["completed"], &stats["webhooks"][0]["missed"]), (&json!(51), &json!(1)));

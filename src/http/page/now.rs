@@ -26,9 +26,6 @@ use crate::store::{DeliveryFilter, Filter, Order, Paging};
 const SHOWN: u32 = 12;
 /// Minutes of webhooks shown.
 const MINUTES: u32 = 60;
-/// Among so many outcomes of a family and more, at least so many percent without a webhook: they do not arrive.
-const SILENT_OF: usize = 5;
-const SILENT_PERCENT: usize = 80;
 
 /// What somebody has to be told first.
 #[derive(Debug)]
@@ -190,7 +187,7 @@ pub(super) async fn warnings(api: &Api, parts: &Parts) -> Result<Vec<Warning>, R
     }
     for (family, trust) in api.store.experience().await?.trusts {
         let (missed, of) = trust.lately();
-        if of >= SILENT_OF && missed * 100 >= of * SILENT_PERCENT {
+        if trust.is_silent() {
             warnings.push(Warning {
                 what: format!("Webhooks of {family} do not arrive: {missed} of the last {of} outcomes came without one."),
                 advice: "Reads find the outcomes. The likely cause is the public URL: it is not reachable from outside, or redirects.",
