@@ -1,18 +1,24 @@
-//! The command line: one file per command. The only place of anyhow, and the only one that prints.
+//! The command line: one file per command. The only place of anyhow; `print.rs` is the only one that prints.
 //!
 //! Exit code 0 on success, 2 on bad usage or configuration, 75 when another process holds the database, 1 otherwise.
 
 mod backup;
 mod callback_url;
+mod completions;
 mod config;
 mod demo;
 mod evidence;
+mod generations;
 mod health;
 mod init;
+mod man;
+mod print;
+mod remote;
 mod sandbox;
 mod serve;
+mod show;
+mod status;
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -22,6 +28,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::app::BuildError;
 use crate::config::{Config, ConfigError, Loaded};
 use crate::store::OpenError;
+use print::{Colour, Unread, remark, say};
+use remote::AskError;
 
 /// Bad usage or configuration.
 const EXIT_USAGE: u8 = 2;
@@ -32,6 +40,9 @@ const EXIT_LOCKED: u8 = 75;
 #[derive(Debug, Parser)]
 #[command(version, about, propagate_version = true)]
 struct Arguments {
+    /// When to write in colour
+    #[arg(long, global = true, value_enum, value_name = "WHEN", default_value_t = Colour::Auto)]
+    color: Colour,
     #[command(subcommand)]
     command: Command,
 }
@@ -46,6 +57,12 @@ enum Command {
     Demo(demo::Arguments),
     /// Run the simulated provider alone, for your own tests
     Sandbox(sandbox::Arguments),
+    /// How a running service is: at risk, open, webhooks, reads, events
+    Status(status::Arguments),
+    /// List generations
+    Generations(generations::Arguments),
+    /// Show one generation: state, money, diagnosis, timeline
+    Show(show::Arguments),
     /// Look at the configuration
     #[command(subcommand)]
     Config(config::Command),
@@ -57,6 +74,10 @@ enum Command {
     Evidence(evidence::Arguments),
     /// Exit 0 when the service is ready: for container health checks
     Health(health::Arguments),
+    /// Print the completions for a shell
+    Completions(completions::Arguments),
+    /// Print the manual, or write it as pages
+    Man(man::Arguments),
 }
 
 /// Which configuration.
@@ -88,8 +109,10 @@ pub fn main() -> ExitCode {
             return ExitCode::from(if error.use_stderr() { EXIT_USAGE } else { 0 });
         }
     };
+    arguments.color.choose();
     match run(arguments.command) {
         Ok(code) => code,
+        Err(error) if error.is::<Unread>() => ExitCode::SUCCESS,
         Err(error) => {
             complain(&error);
             ExitCode::from(exit_code(&error))
@@ -108,6 +131,11 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Backup(arguments) => block_on(backup::run(arguments)),
         Command::Evidence(arguments) => block_on(evidence::run(arguments)),
         Command::Health(arguments) => block_on(health::run(arguments)),
+        Command::Status(arguments) => block_on(status::run(arguments)),
+        Command::Generations(arguments) => block_on(generations::run(arguments)),
+        Command::Show(arguments) => block_on(show::run(arguments)),
+        Command::Completions(arguments) => completions::run(&arguments),
+        Command::Man(arguments) => man::run(&arguments),
     }
 }
 
@@ -125,12 +153,12 @@ fn complain(error: &anyhow::Error) {
             told.push(text);
         }
     }
-    drop(writeln!(std::io::stderr(), "error: {}", told.join(": ")));
+    remark(format!("error: {}", told.join(": ")));
 }
 
 fn exit_code(error: &anyhow::Error) -> u8 {
     let locked = |error: &OpenError| matches!(error, OpenError::Locked(_));
-    if error.downcast_ref::<ConfigError>().is_some() {
+    if error.downcast_ref::<ConfigError>().is_some() || matches!(error.downcast_ref(), Some(AskError::Refused(_))) {
         EXIT_USAGE
     } else if let Some(BuildError::Open(OpenError::Url(_))) = error.downcast_ref() {
         EXIT_USAGE
@@ -141,19 +169,6 @@ fn exit_code(error: &anyhow::Error) -> u8 {
     } else {
         1
     }
-}
-
-/// Prints a line; a closed pipe ends the command quietly.
-fn say(line: impl std::fmt::Display) -> anyhow::Result<()> {
-    match writeln!(std::io::stdout(), "{line}") {
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
-        result => Ok(result?),
-    }
-}
-
-/// Prints a line beside the result.
-fn remark(line: impl std::fmt::Display) {
-    drop(writeln!(std::io::stderr(), "{line}"));
 }
 
 /// Hears of SIGTERM and SIGINT from the moment it is made.
