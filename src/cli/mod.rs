@@ -7,6 +7,7 @@ mod callback_url;
 mod completions;
 mod config;
 mod demo;
+mod doctor;
 mod evidence;
 mod generations;
 mod health;
@@ -63,6 +64,8 @@ enum Command {
     Generations(generations::Arguments),
     /// Show one generation: state, money, diagnosis, timeline
     Show(show::Arguments),
+    /// Look for what is wrong with the set-up, and say what to do
+    Doctor(doctor::Arguments),
     /// Look at the configuration
     #[command(subcommand)]
     Config(config::Command),
@@ -134,6 +137,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Status(arguments) => block_on(status::run(arguments)),
         Command::Generations(arguments) => block_on(generations::run(arguments)),
         Command::Show(arguments) => block_on(show::run(arguments)),
+        Command::Doctor(arguments) => block_on(doctor::run(arguments)),
         Command::Completions(arguments) => completions::run(&arguments),
         Command::Man(arguments) => man::run(&arguments),
     }

@@ -21,7 +21,9 @@ pub(super) enum Colour {
     /// On a terminal, unless `$NO_COLOR` is set
     #[default]
     Auto,
+    /// Wherever it goes
     Always,
+    /// Nowhere
     Never,
 }
 
@@ -70,7 +72,7 @@ pub(super) fn in_style(style: Style, text: impl std::fmt::Display) -> String {
 
 /// Name and value of one fact, aligned with the others.
 pub(super) fn fact(name: &str, value: impl std::fmt::Display) -> anyhow::Result<()> {
-    tell(format!("{}{value}", in_style(FAINT, format_args!("{name:<14}"))))
+    tell(format!("{}{value}", in_style(FAINT, format_args!("{name:<15}"))))
 }
 
 /// A table that is printed page by page: later pages are as wide as those before, the head stands once.

@@ -148,7 +148,8 @@ impl Generation {
         optional("prompt", self.prompt.as_deref())?;
         optional("result", self.result_url.as_deref())?;
         let price = self.price.as_deref().map_or("price unknown".to_owned(), |price| format!("${}", amount(price)));
-        let by = self.refund_expected_by.map_or(String::new(), |by| format!(" by {by}"));
+        let due = self.refund_expected_by.filter(|_| self.credits == "refund_expected");
+        let by = due.map_or(String::new(), |by| format!(" by {by}"));
         fact("money", format!("{price}, {}{by}", line(&self.credits).replace('_', " ")))?;
         self.show_times(now)?;
         if let Some(source) = &self.source {

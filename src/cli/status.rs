@@ -46,6 +46,13 @@ pub(super) struct Ready {
     pub(super) parts: Vec<Part>,
 }
 
+impl Ready {
+    /// Whether the provider is known to refuse our key.
+    pub(super) fn key_refused(&self) -> bool {
+        self.parts.iter().any(|part| part.name == "provider_key" && part.status != "ok")
+    }
+}
+
 #[derive(Debug, Deserialize)]
 pub(super) struct Part {
     pub(super) name: String,

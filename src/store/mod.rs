@@ -15,6 +15,7 @@ mod evidence;
 mod experience;
 mod generations;
 mod idempotency;
+pub mod inspect;
 mod lock;
 mod memory;
 mod outbox;

@@ -1,0 +1,106 @@
+//! Looks at a database from outside, beside a service that may have it: is it there, whole, of this version? For `recoup doctor`.
+//!
+//! Changes nothing. The only write is one that is taken back at once, and only where nobody holds the database.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rusqlite::{Connection, OpenFlags};
+
+use super::{BUSY_TIMEOUT, Lock, LockError, OpenError, StoreError, options};
+use crate::clock::Pacer;
+
+/// Steps of SQLite between two looks at the time.
+const STEPS: i32 = 10_000;
+
+/// Whether SQLite finds the file whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Whole {
+    /// It does.
+    Yes,
+    /// It does not: what it found.
+    No(String),
+    /// It would have taken too long.
+    NotKnown,
+}
+
+/// What can be seen of a database.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Inspection {
+    /// Its file and the journal beside it, in bytes.
+    pub bytes: u64,
+    /// The SQLite this program runs on.
+    pub sqlite: String,
+    /// Migrations that a start would run.
+    pub behind: usize,
+    /// Whether it was made by a later version than this.
+    pub ahead: bool,
+    /// Whether the file is whole.
+    pub whole: Whole,
+}
+
+/// Where the database of this URL is.
+///
+/// # Errors
+/// [`OpenError::Url`] when the URL makes no sense.
+pub fn path_of(url: &str) -> Result<PathBuf, OpenError> {
+    Ok(options(url)?.get_filename().to_owned())
+}
+
+/// Which process holds the database, if one does. Takes its lock for a moment: not to be asked while a service may be starting.
+///
+/// # Errors
+/// [`LockError::Io`] when the lock file cannot be used.
+pub fn holder(database: &Path) -> Result<Option<String>, LockError> {
+    Lock::holder(database)
+}
+
+/// Looks at the database at `path`, for `patience` at most.
+///
+/// # Errors
+/// [`StoreError`] when there is none that SQLite could read.
+pub fn inspect(path: &Path, patience: Duration) -> Result<Inspection, StoreError> {
+    let connection = open(path)?;
+    let sqlite = connection.query_row("SELECT sqlite_version()", [], |row| row.get(0))?;
+    let landed: i64 =
+        connection.query_row("SELECT coalesce(max(version), 0) FROM _sqlx_migrations", [], |row| row.get(0))?;
+    let migrations = sqlx::migrate!();
+    let behind = migrations.iter().filter(|migration| migration.version > landed).count();
+    let ahead = migrations.iter().all(|migration| migration.version < landed);
+    let mut end = Pacer::new(patience);
+    // The first call starts the time.
+    end.is_due();
+    connection.progress_handler(STEPS, Some(move || end.is_due()))?;
+    let whole = match connection.query_row("PRAGMA quick_check(1)", [], |row| row.get::<_, String>(0)) {
+        Ok(verdict) if verdict == "ok" => Whole::Yes,
+        Ok(found) => Whole::No(found),
+        Err(error) if error.sqlite_error_code() == Some(rusqlite::ErrorCode::OperationInterrupted) => Whole::NotKnown,
+        Err(error) => Whole::No(error.to_string()),
+    };
+    Ok(Inspection { bytes: bytes(path), sqlite, behind, ahead, whole })
+}
+
+/// Whether the database takes writes. For one that nobody holds: makes a write and takes it back.
+///
+/// # Errors
+/// [`StoreError`] says why it does not.
+pub fn try_write(path: &Path) -> Result<(), StoreError> {
+    let connection = open(path)?;
+    connection.execute_batch(
+        "BEGIN IMMEDIATE; INSERT INTO heartbeat VALUES (1, 0) ON CONFLICT (id) DO UPDATE SET at = at; ROLLBACK",
+    )?;
+    Ok(())
+}
+
+fn open(path: &Path) -> Result<Connection, StoreError> {
+    let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    Ok(connection)
+}
+
+fn bytes(path: &Path) -> u64 {
+    let mut log = path.as_os_str().to_owned();
+    log.push("-wal");
+    let size = |path: &Path| path.metadata().map_or(0, |file| file.len());
+    size(path) + size(Path::new(&log))
+}
