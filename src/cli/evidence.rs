@@ -7,6 +7,7 @@ use anyhow::bail;
 use super::{ConfigArgument, say};
 use crate::clock::{Clock, SystemClock};
 use crate::domain::id::{GenerationId, ProviderId};
+use crate::domain::spelling::{plain, plain_json};
 use crate::store::Store;
 
 #[derive(Debug, clap::Args)]
@@ -47,8 +48,8 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let summary = rules.diagnose(&generation, now).summary;
     let evidence = store.evidence(&generation, summary, now, rules.refund_window).await?;
     match arguments.format {
-        Format::Md => say(evidence.to_markdown().trim_end())?,
-        Format::Json => say(serde_json::to_string_pretty(&evidence)?)?,
+        Format::Md => say(plain(evidence.to_markdown().trim_end()))?,
+        Format::Json => say(plain_json(&serde_json::to_string_pretty(&evidence)?))?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -28,6 +28,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::app::BuildError;
 use crate::config::{Config, ConfigError, Loaded};
+use crate::domain::spelling;
 use crate::store::OpenError;
 use print::{Colour, Unread, remark, say};
 use remote::AskError;
@@ -157,7 +158,8 @@ fn complain(error: &anyhow::Error) {
             told.push(text);
         }
     }
-    remark(format!("error: {}", told.join(": ")));
+    // What others said may be among it.
+    remark(format!("error: {}", spelling::plain(&told.join(": "))));
 }
 
 fn exit_code(error: &anyhow::Error) -> u8 {

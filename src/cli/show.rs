@@ -13,7 +13,7 @@ use super::remote::RemoteArgument;
 use super::status::amount;
 use crate::config::ConfigError;
 use crate::domain::id::{GenerationId, ProviderId};
-use crate::domain::spelling::{line, plain, plain_json, rough};
+use crate::domain::spelling::{line, plain, plain_json, rough, several};
 use crate::domain::time::Time;
 
 #[derive(Debug, clap::Args)]
@@ -157,7 +157,8 @@ impl Generation {
                 self.verification.as_deref().map_or(String::new(), |by| format!(", vouched for by {}", line(by)));
             fact("learned from", format!("{}{verified}", line(source)))?;
         }
-        fact("so far", format!("{} webhooks, {} reads", self.deliveries, self.checks))?;
+        let (webhooks, reads) = (several(self.deliveries.into(), "webhook"), several(self.checks.into(), "read"));
+        fact("so far", format!("{webhooks}, {reads}"))?;
         for (key, value) in &self.metadata {
             fact("label", format!("{}={}", line(key), line(value)))?;
         }

@@ -9,8 +9,8 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::Signals;
-use super::print::{BAD, DOUBTFUL, GOOD, STRONG, fact, in_style, tell};
-use super::remote::{Remote, RemoteArgument};
+use super::print::{BAD, DOUBTFUL, GOOD, STRONG, fact, in_style, remark, tell};
+use super::remote::{AskError, Remote, RemoteArgument};
 use crate::clock::{Clock, SystemClock};
 use crate::domain::money::Usd;
 use crate::domain::spelling::{self, count, dollars, rough, several};
@@ -117,10 +117,18 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let mut signals = Signals::listen()?;
     let clock = SystemClock::new();
     loop {
-        let code = if arguments.json { json(&remote).await? } else { show(&remote, arguments.watch).await? };
+        let looked = if arguments.json { json(&remote).await } else { show(&remote, arguments.watch).await };
         if !arguments.watch {
-            return Ok(code);
+            return looked;
         }
+        let code = match looked {
+            // It may be starting: whoever watches wants to see it come back.
+            Err(error) if matches!(error.downcast_ref(), Some(AskError::Unreachable { .. })) => {
+                remark(error);
+                ExitCode::FAILURE
+            }
+            looked => looked?,
+        };
         tokio::select! {
             () = clock.sleep(PAUSE) => {}
             () = signals.told_to_stop() => return Ok(code),
