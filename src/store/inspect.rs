@@ -55,6 +55,11 @@ pub fn holder(database: &Path) -> Result<Option<String>, LockError> {
     Lock::holder(database)
 }
 
+/// The process that held the database last. Takes no lock: for when it is known to run.
+pub fn last_holder(database: &Path) -> Option<String> {
+    Lock::last_holder(database)
+}
+
 /// Looks at the database at `path`, for `patience` at most.
 ///
 /// # Errors
@@ -103,4 +108,60 @@ fn bytes(path: &Path) -> u64 {
     log.push("-wal");
     let size = |path: &Path| path.metadata().map_or(0, |file| file.len());
     size(path) + size(Path::new(&log))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn database(folder: &Path) -> PathBuf {
+        let path = folder.join("recoup.db");
+        let (store, writer) = super::super::Store::open(&format!("sqlite://{}", path.display())).await.unwrap();
+        drop((store, writer));
+        path
+    }
+
+    #[tokio::test]
+    async fn a_large_database_is_not_looked_through_for_ever() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = database(folder.path()).await;
+        assert_eq!(inspect(&path, Duration::from_hours(1)).unwrap().whole, Whole::Yes);
+        let filler = "CREATE TABLE filler (n INTEGER PRIMARY KEY, text TEXT);
+            WITH RECURSIVE up (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM up WHERE n < 100000)
+            INSERT INTO filler SELECT n, hex(randomblob(20)) FROM up";
+        open(&path).unwrap().execute_batch(filler).unwrap();
+        assert_eq!(inspect(&path, Duration::ZERO).unwrap().whole, Whole::NotKnown);
+    }
+
+    #[tokio::test]
+    async fn versions_before_and_after_ours_are_told_apart() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = database(folder.path()).await;
+        let of = |statement: &str| {
+            open(&path).unwrap().execute_batch(statement).unwrap();
+            let seen = inspect(&path, Duration::from_hours(1)).unwrap();
+            (seen.behind, seen.ahead)
+        };
+        assert_eq!(of("SELECT 1"), (0, false));
+        assert_eq!(
+            of("UPDATE _sqlx_migrations SET version = 999 WHERE version = (SELECT max(version) FROM _sqlx_migrations)"),
+            (0, true)
+        );
+        assert_eq!(of("DELETE FROM _sqlx_migrations WHERE version = 999"), (1, false));
+    }
+
+    #[tokio::test]
+    async fn trying_to_write_leaves_nothing_behind() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = database(folder.path()).await;
+        try_write(&path).unwrap();
+        let beats: i64 =
+            open(&path).unwrap().query_row("SELECT count(*) FROM heartbeat", [], |row| row.get(0)).unwrap();
+        assert_eq!(beats, 0);
+        assert_eq!(holder(&path).unwrap(), None);
+        let lock = Lock::acquire(&path).unwrap();
+        assert_eq!(holder(&path).unwrap(), Some(format!("process {}", std::process::id())));
+        drop(lock);
+        assert_eq!(holder(&path).unwrap(), None);
+    }
 }

@@ -56,6 +56,11 @@ impl Lock {
         Ok(Self { _file: file })
     }
 
+    /// The process that had the lock last, as it wrote itself down.
+    pub(super) fn last_holder(database: &Path) -> Option<String> {
+        File::open(beside(database)).ok().map(|mut file| who(&mut file))
+    }
+
     /// Which process has the lock, if one has. Takes it for a moment, beside others that do the same.
     ///
     /// # Errors

@@ -39,10 +39,10 @@ pub(super) fn configuration(loaded: &Loaded) -> Vec<Check> {
 
 /// Which process holds the database. `running`: a service answers; then the lock is not touched.
 pub(super) fn holder(config: &Config, running: bool) -> Option<String> {
-    if running {
-        return Some("the service".to_owned());
-    }
     let path = inspect::path_of(&config.database.url).ok()?;
+    if running {
+        return inspect::last_holder(&path).or_else(|| Some("the service".to_owned()));
+    }
     // Who cannot even read the lock file is told by what is found of the database.
     inspect::holder(&path).ok().flatten()
 }
