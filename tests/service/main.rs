@@ -7,7 +7,9 @@
 mod api;
 mod architecture;
 mod cli;
+mod commands;
 mod credits;
+mod doctor;
 mod drop_in;
 mod events;
 mod gateway;
