@@ -3,7 +3,7 @@
 //! Text from outside has to be made safe before it comes here (`domain/spelling.rs`); what is not written to a terminal loses its
 //! colour here.
 
-use std::io::{ErrorKind, Write};
+use std::io::{ErrorKind, IsTerminal, Write};
 
 use anstyle::{AnsiColor, Style};
 use comfy_table::presets::NOTHING;
@@ -58,6 +58,16 @@ pub(super) fn tell(line: impl std::fmt::Display) -> anyhow::Result<()> {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Err(Unread.into()),
         result => Ok(result?),
     }
+}
+
+/// Begins at the top of the terminal again, where there is one. With or without colour.
+pub(super) fn redraw() -> anyhow::Result<()> {
+    let mut stdout = std::io::stdout();
+    if stdout.is_terminal() {
+        // Home, and clear what is below.
+        write!(stdout, "\u{1b}[H\u{1b}[J")?;
+    }
+    Ok(())
 }
 
 /// Prints a line beside the result.

@@ -140,28 +140,33 @@ impl Remote {
 
     /// The JSON at `path`.
     pub(super) async fn get<T: DeserializeOwned>(&self, path: &str, query: &[(String, String)]) -> Result<T, AskError> {
-        let (status, body) = self.ask(path, query).await?;
+        let (status, body) = self.ask(path, query, Some(&self.key)).await?;
         if !status.is_success() {
             return Err(self.refusal(status, &body));
         }
         serde_json::from_slice(&body).map_err(|error| self.stranger(format!("its answer to {path} has {error}")))
     }
 
-    /// The JSON at `path`, whatever the status of the answer.
+    /// The JSON at `path`, whatever the status of the answer. Asked without the key: to see first who answers.
     pub(super) async fn look<T: DeserializeOwned>(&self, path: &str) -> Result<T, AskError> {
-        let (status, body) = self.ask(path, &[]).await?;
+        let (status, body) = self.ask(path, &[], None).await?;
         serde_json::from_slice(&body)
             .map_err(|_| self.stranger(format!("its answer to {path} is HTTP {}", status.as_u16())))
     }
 
-    async fn ask(&self, path: &str, query: &[(String, String)]) -> Result<(reqwest::StatusCode, Vec<u8>), AskError> {
+    async fn ask(
+        &self,
+        path: &str,
+        query: &[(String, String)],
+        key: Option<&Secret>,
+    ) -> Result<(reqwest::StatusCode, Vec<u8>), AskError> {
         let unreachable =
             |error: reqwest::Error| AskError::Unreachable { base: self.base.clone(), cause: cause(&error) };
         let pairs = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(query).finish();
         let mark = if pairs.is_empty() { "" } else { "?" };
         let mut request = self.http.get(format!("{}{path}{mark}{pairs}", self.base));
-        if !self.key.is_empty() {
-            request = request.bearer_auth(self.key.expose());
+        if let Some(key) = key.filter(|key| !key.is_empty()) {
+            request = request.bearer_auth(key.expose());
         }
         let answer = request.send().await.map_err(unreachable)?;
         let status = answer.status();
@@ -182,7 +187,7 @@ impl Remote {
         }
     }
 
-    fn stranger(&self, what: String) -> AskError {
+    pub(super) fn stranger(&self, what: String) -> AskError {
         AskError::Stranger { base: self.base.clone(), what }
     }
 }

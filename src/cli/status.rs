@@ -1,7 +1,6 @@
 //! `recoup status`: how a running service is, in ten lines.
 
 use std::collections::BTreeMap;
-use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -9,7 +8,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::Signals;
-use super::print::{BAD, DOUBTFUL, GOOD, STRONG, fact, in_style, remark, tell};
+use super::print::{BAD, DOUBTFUL, GOOD, STRONG, fact, in_style, redraw, remark, tell};
 use super::remote::{AskError, Remote, RemoteArgument};
 use crate::clock::{Clock, SystemClock};
 use crate::domain::money::Usd;
@@ -18,8 +17,6 @@ use crate::domain::time::Time;
 
 /// Pause between two looks.
 const PAUSE: Duration = Duration::from_secs(2);
-/// Moves to the first line and clears what is below.
-const REDRAW: &str = "\u{1b}[H\u{1b}[J";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -114,25 +111,27 @@ pub(super) struct Events {
 
 pub(super) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let remote = arguments.remote.remote()?;
+    if !arguments.watch {
+        return if arguments.json { json(&remote).await } else { show(&remote, false).await };
+    }
     let mut signals = Signals::listen()?;
+    tokio::select! {
+        ended = watch(&remote, arguments.json) => ended,
+        () = signals.told_to_stop() => Ok(ExitCode::SUCCESS),
+    }
+}
+
+/// Looks again and again; ends only when something goes wrong that does not pass.
+async fn watch(remote: &Remote, as_json: bool) -> anyhow::Result<ExitCode> {
     let clock = SystemClock::new();
     loop {
-        let looked = if arguments.json { json(&remote).await } else { show(&remote, arguments.watch).await };
-        if !arguments.watch {
-            return looked;
-        }
-        let code = match looked {
+        let looked = if as_json { json(remote).await } else { show(remote, true).await };
+        match looked {
             // It may be starting: whoever watches wants to see it come back.
-            Err(error) if matches!(error.downcast_ref(), Some(AskError::Unreachable { .. })) => {
-                remark(error);
-                ExitCode::FAILURE
-            }
-            looked => looked?,
-        };
-        tokio::select! {
-            () = clock.sleep(PAUSE) => {}
-            () = signals.told_to_stop() => return Ok(code),
+            Err(error) if matches!(error.downcast_ref(), Some(AskError::Unreachable { .. })) => remark(error),
+            looked => drop(looked?),
         }
+        clock.sleep(PAUSE).await;
     }
 }
 
@@ -158,8 +157,8 @@ struct Shown<'s> {
 async fn show(remote: &Remote, again: bool) -> anyhow::Result<ExitCode> {
     let ready: Ready = remote.look("/readyz").await?;
     let stats: Stats = remote.get("/v1/stats", &[]).await?;
-    if again && std::io::stdout().is_terminal() {
-        tell(REDRAW)?;
+    if again {
+        redraw()?;
     }
     let reasons = reasons(&ready, &stats);
     let word = if ready.status == "ready" { in_style(GOOD, "ready") } else { in_style(BAD, "not ready") };

@@ -262,7 +262,8 @@ async fn another_program_at_our_address_is_named() {
     let (url, heard) = server(|_| http("200 OK", "content-type: text/html\r\n", "<h1>It works!</h1>"));
     let found = doctor(&world, &[("RECOUP_SERVER__LISTEN", url.strip_prefix("http://").unwrap())]).await;
     assert!(found.expect("service", "failed").contains("not recoup"));
-    assert!(!heard.lock().unwrap().contains(PROVIDER_KEY));
+    let heard = heard.lock().unwrap();
+    assert!(!heard.contains(PROVIDER_KEY) && !heard.contains(KEY), "no key is told to a stranger: {heard}");
 }
 
 #[tokio::test]

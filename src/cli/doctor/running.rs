@@ -23,7 +23,11 @@ pub(super) struct Running {
 pub(super) async fn look(config: &Config) -> anyhow::Result<Running> {
     let remote = Remote::new(&listening(config)?, key_to_read(config).unwrap_or_default())?;
     let ready = remote.look("/readyz").await;
-    let stats = remote.get("/v1/stats", &[]).await;
+    // The key is not for whoever happens to listen there.
+    let stats = match &ready {
+        Ok(_) => remote.get("/v1/stats", &[]).await,
+        Err(_) => Err(remote.stranger("it was not asked".to_owned())),
+    };
     Ok(Running { remote, ready, stats })
 }
 
@@ -37,10 +41,11 @@ impl Running {
     pub(super) fn why_not(&self) -> String {
         match (&self.ready, &self.stats) {
             (Err(AskError::Unreachable { .. }), _) => "the service does not run".to_owned(),
+            (Err(error), _) => error.to_string(),
             (_, Err(AskError::NoKey { .. } | AskError::KeyRefused { .. })) => {
                 "the service does not take the API key of this configuration".to_owned()
             }
-            (_, Err(error)) | (Err(error), Ok(_)) => error.to_string(),
+            (_, Err(error)) => error.to_string(),
             (Ok(_), Ok(_)) => "the service did not say".to_owned(),
         }
     }
