@@ -57,6 +57,11 @@ pub async fn backup(url: &str, file: &Path, now: Time) -> Result<LastBackup, Ope
 }
 
 impl LastBackup {
+    /// The last one of the database at `database`, if one was made by `recoup backup`; others are not known of.
+    pub fn of(database: &Path) -> Option<Self> {
+        serde_json::from_slice(&std::fs::read(Self::path(database)).ok()?).ok()
+    }
+
     fn path(database: &Path) -> PathBuf {
         let mut path = database.as_os_str().to_owned();
         path.push(".last-backup");

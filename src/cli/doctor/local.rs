@@ -6,8 +6,11 @@ use std::time::Duration;
 use bytesize::ByteSize;
 
 use super::Check;
+use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, Loaded, Span};
 use crate::domain::spelling::rough;
+use crate::domain::time::Time;
+use crate::store::LastBackup;
 use crate::store::inspect::{self, Inspection, Whole};
 
 /// How long the database is looked through. What is larger than that allows is looked through whole by `recoup backup`.
@@ -19,6 +22,9 @@ const ROOM_ENOUGH: u64 = 1 << 30;
 
 const DATABASE: &str = "database";
 const DISK: &str = "disk";
+const BACKUP: &str = "backup";
+/// A daily one, and an hour for it to be made.
+const BACKUP_AGE_MAX: Duration = Duration::from_hours(25);
 
 /// One line for what is wrong, else one that all is well.
 pub(super) fn configuration(loaded: &Loaded) -> Vec<Check> {
@@ -163,6 +169,27 @@ pub(super) fn retention(config: &Config) -> Check {
     Check::ok("retention", format!("bodies of webhooks are kept {bodies}, settled generations {generations}"))
 }
 
+/// Whether there is a copy to go back to.
+pub(super) fn backup(config: &Config) -> Check {
+    let advice = "run `recoup backup FILE` daily and keep the copy on another machine";
+    let Ok(path) = inspect::path_of(&config.database.url) else {
+        return Check::skipped(BACKUP, "database.url makes no sense");
+    };
+    if !path.exists() {
+        return Check::skipped(BACKUP, "there is no database yet");
+    }
+    match LastBackup::of(&path) {
+        None => Check::warning(BACKUP, "none was made by `recoup backup`; others are not known of", advice),
+        Some(made) => aged(made, SystemClock::new().now(), advice),
+    }
+}
+
+fn aged(made: LastBackup, now: Time, advice: &str) -> Check {
+    let age = now.since(made.at);
+    let seen = format!("{} ago, {}", rough(age), ByteSize(made.bytes));
+    if age > BACKUP_AGE_MAX { Check::warning(BACKUP, seen, advice) } else { Check::ok(BACKUP, seen) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::Verdict;
@@ -175,6 +202,14 @@ mod tests {
         assert_eq!(verdict(ROOM_MIN, 0), Verdict::Warning);
         assert_eq!(verdict(ROOM_ENOUGH, 0), Verdict::Ok);
         assert_eq!(verdict(ROOM_ENOUGH, ROOM_ENOUGH), Verdict::Warning, "no room for a backup");
+    }
+
+    #[test]
+    fn a_backup_is_made_daily() {
+        let made = LastBackup { at: Time::parse("2026-11-23T03:00:00Z").unwrap(), bytes: 4_096 };
+        assert_eq!(aged(made, made.at + BACKUP_AGE_MAX, "").verdict, Verdict::Ok);
+        let old = aged(made, made.at + Duration::from_hours(72), "");
+        assert_eq!((old.verdict, old.seen.as_str()), (Verdict::Warning, "3 d ago, 4.0 KiB"));
     }
 
     #[test]

@@ -128,5 +128,6 @@ async fn examine(loaded: &Loaded) -> anyhow::Result<Vec<Check>> {
     checks.push(running.webhooks());
     checks.push(running.events(config));
     checks.push(local::retention(config));
+    checks.push(local::backup(config));
     Ok(checks)
 }
