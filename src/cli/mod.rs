@@ -13,6 +13,7 @@ mod generations;
 mod health;
 mod init;
 mod man;
+mod openapi;
 mod print;
 mod remote;
 mod sandbox;
@@ -82,6 +83,8 @@ enum Command {
     Completions(completions::Arguments),
     /// Print the manual, or write it as pages
     Man(man::Arguments),
+    /// Print the API document (`OpenAPI` 3.1)
+    Openapi,
 }
 
 /// Which configuration.
@@ -141,6 +144,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Doctor(arguments) => block_on(doctor::run(arguments)),
         Command::Completions(arguments) => completions::run(&arguments),
         Command::Man(arguments) => man::run(&arguments),
+        Command::Openapi => openapi::run(),
     }
 }
 

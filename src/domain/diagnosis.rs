@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::{Value, json};
+use utoipa::ToSchema;
 
 use super::credits::CreditState;
 use super::error_code::{
@@ -18,7 +19,7 @@ use super::schedule::Rules;
 use super::time::Time;
 
 /// A fact an answer rests on.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
 pub struct Cited {
     /// The field it stands in, as the API shows it.
     pub fact: &'static str,
@@ -27,7 +28,7 @@ pub struct Cited {
 }
 
 /// One question answered.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
 pub struct Answer {
     /// What was asked.
     pub question: &'static str,
@@ -38,7 +39,7 @@ pub struct Answer {
 }
 
 /// Everything there is to say about one generation at one time.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
 pub struct Diagnosis {
     /// In one sentence.
     pub summary: String,

@@ -4,48 +4,29 @@
 //! lives here.
 
 use super::family::Family;
+use super::words::words;
 
-/// Whose fault it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Category {
-    /// The request or the account.
-    User,
-    /// What was asked for is not allowed.
-    Content,
-    /// The provider.
-    System,
-}
-
-impl Category {
-    /// The word used outside.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::User => "user",
-            Self::Content => "content",
-            Self::System => "system",
-        }
+words! {
+    /// Whose fault it is.
+    Category {
+        /// The request's or the account's.
+        User = "user",
+        /// What was asked for is not allowed.
+        Content = "content",
+        /// The provider's.
+        System = "system",
     }
 }
 
-/// Where a code turns up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Appears {
-    /// In the answer to a purchase.
-    Submit,
-    /// In a status answer.
-    Status,
-    /// In a webhook.
-    Webhook,
-}
-
-impl Appears {
-    /// The word used outside.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Submit => "submit",
-            Self::Status => "status",
-            Self::Webhook => "webhook",
-        }
+words! {
+    /// Where a code turns up.
+    Appears {
+        /// In the answer to a purchase.
+        Submit = "submit",
+        /// In a status answer.
+        Status = "status",
+        /// In a webhook.
+        Webhook = "webhook",
     }
 }
 

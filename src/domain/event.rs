@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::value::RawValue;
+use utoipa::ToSchema;
 
 use super::id::{EventId, GenerationId};
 use super::time::Time;
@@ -57,11 +58,16 @@ pub struct Event {
 }
 
 /// The body of an event, as it is sent.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = EventBody)]
 pub struct EventBody<'e> {
     r#type: EventKind,
+    /// When it happened.
     timestamp: Time,
+    /// The number of this event among those of its generation, from one.
     sequence: u32,
+    /// The generation as it was then.
+    #[schema(value_type = Option<super::shown::Shown>)]
     data: Option<&'e RawValue>,
 }
 

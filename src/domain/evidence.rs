@@ -9,6 +9,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
+use utoipa::ToSchema;
 
 use super::credits::CreditState;
 use super::generation::{Attention, Generation, Status};
@@ -19,7 +20,7 @@ use super::purchase::SubmitResult;
 use super::time::Time;
 
 /// A message's body: its hash always, itself while it is kept.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Message {
     /// Its length.
     pub bytes: u64,
@@ -29,6 +30,7 @@ pub struct Message {
     pub body: Option<String>,
     /// The body where it is no text.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub body_base64: Option<String>,
 }
 
@@ -51,7 +53,7 @@ impl Message {
 }
 
 /// The generation, as far as it concerns the provider.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
 pub struct Subject {
     /// Our id.
     pub id: GenerationId,
@@ -113,7 +115,7 @@ impl Subject {
 }
 
 /// The purchase, where it passed through us.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Submitted {
     /// When the intent was written down, right before it was sent.
     pub sent_at: Time,
@@ -134,7 +136,7 @@ pub struct Submitted {
 }
 
 /// A webhook that came.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Delivered {
     /// Our id of it.
     pub id: DeliveryId,
@@ -150,7 +152,7 @@ pub struct Delivered {
 }
 
 /// A status answer.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Checked {
     /// Our id of it.
     pub id: CheckId,
@@ -167,7 +169,7 @@ pub struct Checked {
 }
 
 /// The whole.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
 pub struct Evidence {
     /// When this was put together.
     pub made_at: Time,

@@ -9,13 +9,16 @@ use std::time::Duration;
 
 pub use table::FAMILIES;
 
-/// What a family makes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Medium {
-    /// A clip.
-    Video,
-    /// A still picture.
-    Image,
+use super::words::words;
+
+words! {
+    /// What a family makes.
+    Medium {
+        /// A clip.
+        Video = "video",
+        /// A still picture.
+        Image = "image",
+    }
 }
 
 /// How a request of this family writes its duration (provider.md sections 2 and 10).

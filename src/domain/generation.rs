@@ -61,23 +61,23 @@ pub enum State {
 words! {
     /// The state without what it carries (contract section 5).
     Status {
-        /// See [`State::Prepared`].
+        /// A callback URL was handed out; no purchase is known of yet.
         Prepared = "prepared",
-        /// See [`State::Submitting`].
+        /// Meant to be bought; the provider has not answered yet.
         Submitting = "submitting",
-        /// See [`State::Unconfirmed`].
+        /// The purchase was sent and its answer lost: it may have been charged.
         Unconfirmed = "unconfirmed",
-        /// See [`State::Rejected`].
+        /// The provider refused; nothing was charged. Final.
         Rejected = "rejected",
-        /// See [`State::Pending`].
+        /// The provider's word: bought, not started.
         Pending = "pending",
-        /// See [`State::Processing`].
+        /// The provider's word: being made.
         Processing = "processing",
-        /// See [`State::Completed`].
+        /// There is a result. Final.
         Completed = "completed",
-        /// See [`State::Failed`].
+        /// The provider failed it. Final.
         Failed = "failed",
-        /// See [`State::Lost`].
+        /// Given up; a late webhook or check can still settle it. Final.
         Lost = "lost",
     }
 }

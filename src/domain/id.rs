@@ -16,8 +16,8 @@ pub struct NotAnId {
 }
 
 macro_rules! own_id {
-    ($(#[$doc:meta])* $name:ident, $prefix:literal) => {
-        $(#[$doc])*
+    ($(#[doc = $doc:literal])* $name:ident, $prefix:literal) => {
+        $(#[doc = $doc])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub struct $name(Uuid);
 
@@ -59,6 +59,16 @@ macro_rules! own_id {
                 serializer.collect_str(self)
             }
         }
+
+        impl utoipa::PartialSchema for $name {
+            fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::Schema> {
+                let (pattern, example) = ("^PREFIX_[0-9a-f]{32}$", "PREFIX_0199d4c2b7a07f3e9b1c2a3d4e5f6071");
+                let of_this_kind = |text: &str| text.replace("PREFIX", $prefix);
+                super::schema::text(concat!($($doc,)*), &of_this_kind(pattern), &of_this_kind(example))
+            }
+        }
+
+        impl utoipa::ToSchema for $name {}
     };
 }
 
@@ -171,6 +181,15 @@ impl<'de> serde::Deserialize<'de> for ProviderId {
         Self::parse(&text).map_err(serde::de::Error::custom)
     }
 }
+
+impl utoipa::PartialSchema for ProviderId {
+    fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::Schema> {
+        let about = "The provider's id of a generation: opaque text.";
+        super::schema::text(about, "^[A-Za-z0-9_-]{1,128}$", "7b0e1f52-4c1d-4f0a-9a57-2d6f3c8e91aa")
+    }
+}
+
+impl utoipa::ToSchema for ProviderId {}
 
 #[cfg(test)]
 mod tests {

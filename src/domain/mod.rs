@@ -23,6 +23,7 @@ pub mod pace;
 pub mod purchase;
 pub mod refusal;
 pub mod schedule;
+pub(crate) mod schema;
 pub mod shape;
 pub mod shown;
 pub mod spelling;

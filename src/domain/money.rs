@@ -79,6 +79,15 @@ impl<'de> serde::Deserialize<'de> for Usd {
     }
 }
 
+impl utoipa::PartialSchema for Usd {
+    fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::Schema> {
+        let about = "US dollars as a decimal string: four decimals, up to six where needed. Exact.";
+        super::schema::text(about, r"^-?[0-9]+\.[0-9]{4,6}$", "0.4500")
+    }
+}
+
+impl utoipa::ToSchema for Usd {}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

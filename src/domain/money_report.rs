@@ -6,13 +6,14 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::credits::CreditState;
 use super::generation::{Attention, Status};
 use super::money::Usd;
 
 /// How many, and what was charged for them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Sum {
     /// Generations.
     pub count: u64,
@@ -21,7 +22,7 @@ pub struct Sum {
 }
 
 /// Everything together.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Total {
     /// Generations.
     pub count: u64,
@@ -55,7 +56,7 @@ pub struct Group {
 }
 
 /// The report.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct MoneyReport {
     /// Everything together.
     pub total: Total,

@@ -3,11 +3,12 @@
 //! Says when two of them can both be true; what follows when they cannot is decided in `decision/`.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::words::words;
 
 /// Why a generation failed or was refused, in the provider's words: a code, a text, both or neither.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Failure {
     /// An `ALL_CAPS` word, kept as it came.
     pub code: Option<String>,

@@ -4,56 +4,106 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::credits::CreditState;
-use super::error_code::{ErrorCode, SILENT_DESCRIPTION, SILENT_SOLUTION, UNKNOWN_DESCRIPTION, UNKNOWN_SOLUTION};
+use super::error_code::{
+    Category, ErrorCode, SILENT_DESCRIPTION, SILENT_SOLUTION, UNKNOWN_DESCRIPTION, UNKNOWN_SOLUTION,
+};
 use super::generation::{Attention, Generation, State, Status, Via};
 use super::id::{GenerationId, ProviderId};
 use super::money::Usd;
-use super::outcome::{Failure, Verification};
+use super::outcome::{Failure, Source, Verification};
 use super::time::Time;
 
 /// A generation, to be shown.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Generation)]
 pub struct Shown {
     id: GenerationId,
+    /// The provider's id, once it is known.
     generation_id: Option<ProviderId>,
+    /// The provider's path segment.
+    #[schema(examples("kling/o3-video"))]
     family: &'static str,
     status: Status,
     attention: Option<Attention>,
+    /// The value of the purchase's `model` field.
     model: Option<String>,
     duration_seconds: Option<u32>,
     prompt: Option<String>,
+    /// Where the result is; a completed one always has it.
     result_url: Option<String>,
+    /// Why it failed or was refused.
     error: Option<ErrorView>,
+    /// What it costs; null while nobody told. Never zero for unknown.
     price: Option<Usd>,
     credits: CreditState,
+    /// The provider's promise, for one that failed.
     refund_expected_by: Option<Time>,
+    /// How the outcome was learned; `gateway`: refused at submission.
+    #[schema(value_type = Option<ShownSource>)]
     source: Option<&'static str>,
     verification: Option<Verification>,
+    /// A check found the outcome while no webhook had come: it would have been lost.
     recovered: bool,
     submitted_via: Via,
+    /// When it came to be known here.
     created_at: Time,
     submitted_at: Option<Time>,
+    /// The outcome is expected by then.
     expected_by: Option<Time>,
+    /// When the outcome was learned, or it was refused or given up.
     settled_at: Option<Time>,
+    /// When the reconciler looks at it next.
     next_check_at: Option<Time>,
+    /// Reads of the provider's status spent on it.
     checks: u32,
+    /// Webhooks that came for it.
     deliveries: u32,
+    /// The user's own labels.
     metadata: BTreeMap<String, String>,
 }
 
 /// Why it failed or was refused, with what the catalogue knows about it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = GenerationError)]
 struct ErrorView {
+    /// The provider's `ALL_CAPS` word, where it gave one.
     code: Option<String>,
-    category: Option<&'static str>,
+    category: Option<Category>,
+    /// What else the provider said.
     text: Option<String>,
     description: &'static str,
     solution: &'static str,
+    /// Whether the same request may succeed when it is sent again.
     retryable: bool,
+    /// Whether the code is in the catalogue.
     known: bool,
 }
+
+/// How an outcome was learned, as it is shown.
+struct ShownSource;
+
+impl utoipa::PartialSchema for ShownSource {
+    fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::Schema> {
+        let words = [
+            (Source::Webhook.as_str(), "A webhook told it."),
+            (Source::Check.as_str(), "We asked."),
+            (REFUSED_AT_SUBMISSION, "It was refused at submission."),
+        ];
+        super::schema::one_of("How the outcome was learned.", &words)
+    }
+}
+
+impl ToSchema for ShownSource {
+    fn name() -> std::borrow::Cow<'static, str> {
+        "Source".into()
+    }
+}
+
+/// The source of a refusal.
+const REFUSED_AT_SUBMISSION: &str = "gateway";
 
 impl ErrorView {
     fn of(failure: &Failure) -> Self {
@@ -65,7 +115,7 @@ impl ErrorView {
         };
         Self {
             code: failure.code.clone(),
-            category: known.map(|known| known.category.as_str()),
+            category: known.map(|known| known.category),
             text: failure.text.clone(),
             description,
             solution,
@@ -83,7 +133,7 @@ impl Shown {
         let (state, learned) = (&generation.state, generation.state.learned());
         let source = match (learned, state) {
             (Some(learned), _) => Some(learned.source.as_str()),
-            (None, State::Rejected { .. }) => Some("gateway"),
+            (None, State::Rejected { .. }) => Some(REFUSED_AT_SUBMISSION),
             (None, _) => None,
         };
         let result_url = state.result_url().map(str::to_owned);

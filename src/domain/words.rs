@@ -3,10 +3,10 @@
 //! The number is the place in the list, so a new word goes to its end.
 
 macro_rules! words {
-    ($(#[$doc:meta])* $name:ident { $($(#[$word_doc:meta])* $variant:ident = $word:literal,)+ }) => {
-        $(#[$doc])*
+    ($(#[doc = $doc:literal])* $name:ident { $($(#[doc = $word_doc:literal])* $variant:ident = $word:literal,)+ }) => {
+        $(#[doc = $doc])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub enum $name { $($(#[$word_doc])* $variant,)+ }
+        pub enum $name { $($(#[doc = $word_doc])* $variant,)+ }
 
         impl $name {
             /// All of them.
@@ -15,6 +15,11 @@ macro_rules! words {
             /// The word used outside.
             pub const fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $word,)+ }
+            }
+
+            /// What it means, in a sentence.
+            pub const fn meaning(self) -> &'static str {
+                match self { $(Self::$variant => concat!($($word_doc,)*),)+ }
             }
 
             /// The number it is stored as, from 1 on.
@@ -39,6 +44,14 @@ macro_rules! words {
                 serializer.serialize_str(self.as_str())
             }
         }
+
+        impl utoipa::PartialSchema for $name {
+            fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::Schema> {
+                crate::domain::schema::one_of(concat!($($doc,)*), &[$(($word, concat!($($word_doc,)*)),)+])
+            }
+        }
+
+        impl utoipa::ToSchema for $name {}
     };
 }
 pub(in crate::domain) use words;

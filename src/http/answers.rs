@@ -1,48 +1,66 @@
 //! `/v1/generations/{id}/diagnosis` and `/evidence`: what happened, in words and with proof.
 
-use axum::extract::{Path, State};
+use axum::Json;
+use axum::extract::State;
 use axum::http::header::{CONTENT_DISPOSITION, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
-use axum::{Json, Router};
 use serde::Serialize;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use super::auth::MayRead;
-use super::extract::{Query, invalid_parameter};
+use super::document::refusals::Reading;
+use super::extract::{Named, Query, invalid_parameter};
+use super::parameter::{Asked, Form, OfGeneration, Parameter, Parameters};
 use super::problem::Problem;
 use super::{Api, AppState};
 use crate::domain::diagnosis::Diagnosis;
+use crate::domain::evidence::Evidence;
 use crate::domain::shown::Shown;
 use crate::domain::time::Time;
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = DiagnosisOfGeneration)]
 struct DiagnosisView {
+    /// When this was said.
     at: Time,
     #[serde(flatten)]
     diagnosis: Diagnosis,
     generation: Shown,
 }
 
-/// `GET /v1/generations/{id}/diagnosis`.
+/// What happened to a generation, in words: why it failed, whether it is slow, where the money is, what to do.
+#[utoipa::path(get, path = "/v1/generations/{id}/diagnosis", tag = "generations", operation_id = "diagnose_generation", security(("key" = ["read"])),
+    params(OfGeneration),
+    responses((status = 200, description = "The answers, each with the facts it rests on.", body = DiagnosisView), Reading))]
 async fn diagnosis(
     State(api): State<Api>,
     MayRead(_caller): MayRead,
-    Path(id): Path<String>,
+    Named(id): Named,
     query: Query,
-) -> Result<Response, Problem> {
+) -> Result<Json<DiagnosisView>, Problem> {
     query.end()?;
     let generation = api.find(&id).await?;
     let at = api.clock.now();
     let diagnosis = api.rules.diagnose(&generation, at);
-    Ok(Json(DiagnosisView { at, diagnosis, generation: api.view(generation) }).into_response())
+    Ok(Json(DiagnosisView { at, diagnosis, generation: api.view(generation) }))
 }
 
-/// `GET /v1/generations/{id}/evidence`, with `?format=md` as a Markdown page.
+/// What is on record about a generation, fit to be sent to the provider's support.
+///
+/// Ids, times, price, and every message with its hash. Holds no credential and no label.
+#[utoipa::path(get, path = "/v1/generations/{id}/evidence", tag = "generations", operation_id = "get_evidence", security(("key" = ["read"])),
+    params(OfGeneration, Asked<AsFile>),
+    responses(
+        (status = 200, description = "A file.", content((Evidence = "application/json"), (String = "text/markdown")),
+            headers(("Content-Disposition" = String, description = "The name of the file."))),
+        Reading))]
 async fn evidence(
     State(api): State<Api>,
     MayRead(_caller): MayRead,
-    Path(id): Path<String>,
-    mut query: Query,
+    Named(id): Named,
+    Asked { mut query, .. }: Asked<AsFile>,
 ) -> Result<Response, Problem> {
     let as_page = match query.one("format")?.as_deref() {
         None | Some("json") => false,
@@ -70,9 +88,15 @@ pub(super) async fn evidence_of(api: &Api, id: &str, as_page: bool) -> Result<Re
     })
 }
 
+/// How the evidence is asked for.
+struct AsFile;
+
+impl Parameters for AsFile {
+    const LIST: &'static [&'static [Parameter]] =
+        &[&[Parameter { name: "format", about: "JSON, or a Markdown page.", form: Form::Word(&["json", "md"]) }]];
+}
+
 /// The routes.
-pub(super) fn routes() -> Router<AppState> {
-    Router::new()
-        .route("/v1/generations/{id}/diagnosis", get(diagnosis))
-        .route("/v1/generations/{id}/evidence", get(evidence))
+pub(super) fn routes() -> OpenApiRouter<AppState> {
+    OpenApiRouter::default().routes(routes!(diagnosis)).routes(routes!(evidence))
 }

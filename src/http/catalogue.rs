@@ -1,16 +1,20 @@
 //! `/v1/error-codes` and `/v1/models`: what the provider's words mean, and what it offers.
 
-use axum::extract::{Path, State};
-use axum::routing::get;
-use axum::{Json, Router};
+use axum::Json;
+use axum::extract::State;
 use serde::Serialize;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use super::auth::MayRead;
-use super::extract::Query;
+use super::document::refusals::{Listing, Reading};
+use super::extract::{Named, Query};
+use super::parameter::OfCode;
 use super::problem::Problem;
 use super::view::ListView;
 use super::{Api, AppState};
-use crate::domain::error_code::{Appears, ERROR_CODES, ErrorCode, UNKNOWN_DESCRIPTION, UNKNOWN_SOLUTION};
+use crate::domain::error_code::{Appears, Category, ERROR_CODES, ErrorCode, UNKNOWN_DESCRIPTION, UNKNOWN_SOLUTION};
 use crate::domain::experience::{Experience, Kind};
 use crate::domain::family::{Expected, FAMILIES, Family, Medium, Model};
 use crate::domain::pace::Pace;
@@ -18,19 +22,26 @@ use crate::domain::schedule::ExpectedTimes;
 use crate::store::UnknownCode;
 
 /// A code of the catalogue, or one that was seen and is not in it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ErrorCode)]
 struct CodeView {
     code: String,
+    /// Whether it is in the catalogue, or was only seen.
     known: bool,
-    category: Option<&'static str>,
+    category: Option<Category>,
     description: &'static str,
     solution: &'static str,
+    /// The status the provider refuses with, where it does.
     http_status: Option<u16>,
-    appears_in: Vec<&'static str>,
+    appears_in: Vec<Appears>,
+    /// Whether the same request may succeed when it is sent again.
     retryable: bool,
+    /// Whether the credits come back; null where nothing is charged.
     refunded: Option<bool>,
     families: Vec<String>,
+    /// How often it was seen; only for one that is not in the catalogue.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     count: Option<i64>,
 }
 
@@ -39,11 +50,11 @@ impl From<&'static ErrorCode> for CodeView {
         Self {
             code: known.code.to_owned(),
             known: true,
-            category: Some(known.category.as_str()),
+            category: Some(known.category),
             description: known.description,
             solution: known.solution,
             http_status: known.http_status,
-            appears_in: known.appears_in.iter().copied().map(Appears::as_str).collect(),
+            appears_in: known.appears_in.to_vec(),
             retryable: known.retryable,
             refunded: known.refunded,
             families: known.families.iter().map(|family| (*family).to_owned()).collect(),
@@ -71,7 +82,9 @@ impl From<UnknownCode> for CodeView {
     }
 }
 
-/// `GET /v1/error-codes`.
+/// The catalogue of error codes, and those that were seen and are not in it.
+#[utoipa::path(get, path = "/v1/error-codes", tag = "catalogue", operation_id = "list_error_codes", security(("key" = ["read"])),
+    responses((status = 200, description = "All of them.", body = ListView<CodeView>), Listing))]
 async fn codes(
     State(api): State<Api>,
     MayRead(_caller): MayRead,
@@ -83,11 +96,14 @@ async fn codes(
     Ok(Json(ListView::whole(codes.collect())))
 }
 
-/// `GET /v1/error-codes/{code}`.
+/// What one error code means.
+#[utoipa::path(get, path = "/v1/error-codes/{code}", tag = "catalogue", operation_id = "get_error_code", security(("key" = ["read"])),
+    params(OfCode),
+    responses((status = 200, description = "The code.", body = CodeView), Reading))]
 async fn code(
     State(api): State<Api>,
     MayRead(_caller): MayRead,
-    Path(code): Path<String>,
+    Named(code): Named,
     query: Query,
 ) -> Result<Json<CodeView>, Problem> {
     query.end()?;
@@ -99,21 +115,27 @@ async fn code(
 }
 
 /// A model of the provider.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Model)]
 struct ModelView {
+    /// The value of a purchase's `model` field.
     model: &'static str,
     family: &'static str,
     title: &'static str,
-    medium: &'static str,
+    medium: Medium,
     resolution: Option<&'static str>,
+    /// The durations on offer; none for pictures.
     durations: Vec<OfferView>,
     expected_seconds: RangeView,
     relative_cost: Option<&'static str>,
+    /// When to use it.
     use_for: &'static str,
+    /// What the provider takes where no model is named.
     is_default: bool,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Offer)]
 struct OfferView {
     duration_seconds: u32,
     expected_seconds: RangeView,
@@ -121,7 +143,8 @@ struct OfferView {
 }
 
 /// `from` and `to` as configured or built in; `learned` replaces `to` once enough outcomes are known. In seconds.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ExpectedSeconds)]
 struct RangeView {
     from: u64,
     to: u64,
@@ -150,10 +173,7 @@ impl ModelView {
             model: model.name,
             family: family.path,
             title: family.title,
-            medium: match family.medium {
-                Medium::Video => "video",
-                Medium::Image => "image",
-            },
+            medium: family.medium,
             resolution: model.resolution,
             durations: model.offers.iter().map(|known| offer(known.seconds)).collect(),
             expected_seconds: RangeView::of(model.expected, pace(0)),
@@ -164,7 +184,9 @@ impl ModelView {
     }
 }
 
-/// `GET /v1/models`.
+/// What the provider offers: models, durations, how long they take, when to use which.
+#[utoipa::path(get, path = "/v1/models", tag = "catalogue", operation_id = "list_models", security(("key" = ["read"])),
+    responses((status = 200, description = "All of them.", body = ListView<ModelView>), Listing))]
 async fn models(
     State(api): State<Api>,
     MayRead(_caller): MayRead,
@@ -179,9 +201,6 @@ async fn models(
 }
 
 /// The routes.
-pub(super) fn routes() -> Router<AppState> {
-    Router::new()
-        .route("/v1/error-codes", get(codes))
-        .route("/v1/error-codes/{code}", get(code))
-        .route("/v1/models", get(models))
+pub(super) fn routes() -> OpenApiRouter<AppState> {
+    OpenApiRouter::default().routes(routes!(codes)).routes(routes!(code)).routes(routes!(models))
 }

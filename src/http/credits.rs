@@ -1,18 +1,23 @@
 //! `/v1/credits`: where the money is.
 
+use axum::Json;
 use axum::extract::State;
-use axum::routing::get;
-use axum::{Json, Router};
 use serde::Serialize;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use super::auth::MayRead;
-use super::extract::{Query, invalid_parameter};
+use super::document::refusals::Listing;
+use super::extract::invalid_parameter;
+use super::parameter::{Asked, Form, Parameter, Parameters};
 use super::problem::Problem;
 use super::{Api, AppState};
 use crate::domain::money_report::MoneyReport;
 use crate::domain::time::Time;
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Credits)]
 struct CreditsView {
     since: Option<Time>,
     until: Option<Time>,
@@ -21,11 +26,14 @@ struct CreditsView {
     report: MoneyReport,
 }
 
-/// `GET /v1/credits?since=&until=`: by the time of the purchase, `until` not included.
+/// The money report: where the credits are, in exact sums, by the time of the purchase.
+#[utoipa::path(get, path = "/v1/credits", tag = "money", operation_id = "get_credits", security(("key" = ["read"])),
+    params(Asked<Between>),
+    responses((status = 200, description = "The report.", body = CreditsView), Listing))]
 async fn credits(
     State(api): State<Api>,
     MayRead(_caller): MayRead,
-    mut query: Query,
+    Asked { mut query, .. }: Asked<Between>,
 ) -> Result<Json<CreditsView>, Problem> {
     let (since, until) = (query.time("since")?, query.time("until")?);
     query.end()?;
@@ -36,7 +44,17 @@ async fn credits(
     Ok(Json(CreditsView { since, until, currency: "USD", report }))
 }
 
+/// Which purchases are added up.
+struct Between;
+
+impl Parameters for Between {
+    const LIST: &'static [&'static [Parameter]] = &[&[
+        Parameter { name: "since", about: "Bought then or later.", form: Form::Time },
+        Parameter { name: "until", about: "Bought before then.", form: Form::Time },
+    ]];
+}
+
 /// The routes.
-pub(super) fn routes() -> Router<AppState> {
-    Router::new().route("/v1/credits", get(credits))
+pub(super) fn routes() -> OpenApiRouter<AppState> {
+    OpenApiRouter::default().routes(routes!(credits))
 }

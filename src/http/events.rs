@@ -3,26 +3,31 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
-use axum::extract::{Path, State};
+use axum::Json;
+use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::sse::{self, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
-use axum::{Json, Router};
 use futures_util::Stream;
 use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use super::auth::{MayOperate, MayRead};
-use super::extract::{ApiJson, Query, invalid_field};
-use super::generations::paging;
+use super::document::refusals::{Listing, Operating, Reading, Redelivering, Streaming};
+use super::extract::{ApiJson, Named, Query, invalid_field};
+use super::generations::{PAGING, paging};
 use super::idempotency::invalid_header;
+use super::parameter::{Asked, Form, OfEvent, Parameter, Parameters};
 use super::problem::Problem;
 use super::view::ListView;
 use super::{Api, AppState};
 use crate::domain::event::{DispatchState, Event, EventKind};
 use crate::domain::id::{EventId, GenerationId};
+use crate::domain::shown::Shown;
 use crate::domain::time::Time;
 use crate::store::{Changes, Dispatch, EventFilter, Told};
 
@@ -31,16 +36,24 @@ const PAGE: u32 = 50;
 /// Pause between two signs of life: proxies close what is silent for longer.
 const HEARTBEAT: Duration = Duration::from_secs(15);
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Event)]
 struct EventView {
     id: EventId,
     generation: GenerationId,
+    /// Pending while any place has not got it; dead when one never will.
     state: DispatchState,
     r#type: EventKind,
+    /// When it happened.
     timestamp: Time,
+    /// The number of this event among those of its generation, from one.
     sequence: u32,
+    /// The generation as it was then.
+    #[schema(value_type = Option<Shown>)]
     data: Option<Box<serde_json::value::RawValue>>,
+    /// How it stands with each place it goes to; not in lists.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     dispatches: Option<Vec<Dispatch>>,
 }
 
@@ -51,13 +64,48 @@ impl EventView {
     }
 }
 
+const FILTERS: &[Parameter] = &[
+    Parameter { name: "type", about: "Of one of these types.", form: Form::Words(kinds) },
+    Parameter { name: "state", about: "Which stand so.", form: Form::Words(states) },
+    Parameter { name: "generation", about: "About this one: our id or the provider's.", form: Form::Text },
+];
+
+struct InList;
+
+impl Parameters for InList {
+    const LIST: &'static [&'static [Parameter]] = &[FILTERS, PAGING];
+}
+
+fn kinds() -> Vec<&'static str> {
+    EventKind::ALL.iter().map(|word| word.as_str()).collect()
+}
+
+fn states() -> Vec<&'static str> {
+    DispatchState::ALL.iter().map(|word| word.as_str()).collect()
+}
+
+/// An event is sent again.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Redelivery)]
+struct RedeliveryView {
+    event: EventId,
+    /// To so many places.
+    endpoints: usize,
+}
+
+/// Events are sent again, or would be.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Redeliveries)]
+struct RedeliveriesView {
+    events: usize,
+    dry_run: bool,
+}
+
 /// The filter of a list; `None` when it names a generation that nothing knows.
 pub(super) async fn filter(api: &Api, query: &mut Query) -> Result<Option<EventFilter>, Problem> {
     let words = |words: Vec<&str>| format!("one of {}", words.join(", "));
-    let kinds = words(EventKind::ALL.iter().map(|word| word.as_str()).collect());
-    let states = words(DispatchState::ALL.iter().map(|word| word.as_str()).collect());
-    let kinds = query.words("type", &kinds, EventKind::parse)?;
-    let states = query.words("state", &states, DispatchState::parse)?;
+    let kinds = query.words("type", &words(kinds()), EventKind::parse)?;
+    let states = query.words("state", &words(states()), DispatchState::parse)?;
     let generation = match query.one("generation")? {
         None => None,
         Some(id) => match api.resolve(&id).await {
@@ -69,11 +117,14 @@ pub(super) async fn filter(api: &Api, query: &mut Query) -> Result<Option<EventF
     Ok(Some(EventFilter { kinds, states, generation }))
 }
 
-/// `GET /v1/events`.
+/// Lists events, newest first.
+#[utoipa::path(get, path = "/v1/events", tag = "events", operation_id = "list_events", security(("key" = ["read"])),
+    params(Asked<InList>),
+    responses((status = 200, description = "A page.", body = ListView<EventView>), Listing))]
 async fn list(
     State(api): State<Api>,
     MayRead(_caller): MayRead,
-    mut query: Query,
+    Asked { mut query, .. }: Asked<InList>,
 ) -> Result<Json<ListView<EventView>>, Problem> {
     let filter = filter(&api, &mut query).await?;
     let paging = paging(&mut query)?;
@@ -83,27 +134,33 @@ async fn list(
     Ok(Json(ListView::of(page, |told| EventView::of(told, None))))
 }
 
-/// `GET /v1/events/{id}`.
+/// One event, and how it stands with each place it goes to.
+#[utoipa::path(get, path = "/v1/events/{id}", tag = "events", operation_id = "get_event", security(("key" = ["read"])),
+    params(OfEvent),
+    responses((status = 200, description = "The event.", body = EventView), Reading))]
 async fn one(
     State(api): State<Api>,
     MayRead(_caller): MayRead,
-    Path(id): Path<String>,
+    Named(id): Named,
     query: Query,
-) -> Result<Response, Problem> {
+) -> Result<Json<EventView>, Problem> {
     query.end()?;
     let found = match EventId::parse(&id) {
         Ok(id) => api.store.event(id, api.rules.refund_window).await?,
         Err(_) => None,
     };
     let (told, dispatches) = found.ok_or_else(|| Problem::not_found("There is no event of this id."))?;
-    Ok(Json(EventView::of(told, Some(dispatches))).into_response())
+    Ok(Json(EventView::of(told, Some(dispatches))))
 }
 
-/// `POST /v1/events/{id}/redeliveries`: to every place it ever went to.
+/// Sends an event again, to every place it ever went to.
+#[utoipa::path(post, path = "/v1/events/{id}/redeliveries", tag = "events", operation_id = "redeliver_event", security(("key" = ["operate"])),
+    params(OfEvent),
+    responses((status = 202, description = "It is on its way.", body = RedeliveryView), Operating))]
 async fn redeliver(
     State(api): State<Api>,
     MayOperate(_caller): MayOperate,
-    Path(id): Path<String>,
+    Named(id): Named,
 ) -> Result<Response, Problem> {
     let unknown = || Problem::not_found("There is no event of this id.");
     let id = EventId::parse(&id).map_err(|_| unknown())?;
@@ -113,35 +170,46 @@ async fn redeliver(
             "This event was never sent anywhere: no endpoint of the configuration wanted it.",
         ));
     }
-    Ok((StatusCode::ACCEPTED, Json(serde_json::json!({"event": id, "endpoints": endpoints}))).into_response())
+    Ok((StatusCode::ACCEPTED, Json(RedeliveryView { event: id, endpoints })).into_response())
 }
 
 /// One word or several.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(untagged)]
-enum Words {
-    One(String),
-    Many(Vec<String>),
+enum OneOrMore<T> {
+    One(T),
+    Many(Vec<T>),
 }
 
 /// Which events to send again.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = RedeliveryFilter)]
 struct Which {
-    r#type: Option<Words>,
-    state: Option<Words>,
+    #[schema(value_type = Option<OneOrMore<EventKind>>)]
+    r#type: Option<OneOrMore<String>>,
+    #[schema(value_type = Option<OneOrMore<DispatchState>>)]
+    state: Option<OneOrMore<String>>,
+    /// Our id of a generation or the provider's.
     generation: Option<String>,
 }
 
-#[derive(Debug, Deserialize)]
+/// Which events to send again, and whether to do it or only to count them.
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = RedeliveriesRequest)]
 struct Redeliveries {
+    /// All events, where nothing is said.
     #[serde(default)]
     filter: Which,
+    /// Only count them.
     dry_run: bool,
 }
 
-/// `POST /v1/events/redeliveries`: many at once, or with `dry_run` only their number.
+/// Sends many events again, or with `dry_run` only counts them.
+#[utoipa::path(post, path = "/v1/events/redeliveries", tag = "events", operation_id = "redeliver_events", security(("key" = ["operate"])),
+    request_body(content = Redeliveries),
+    responses((status = 200, description = "Counted.", body = RedeliveriesView), (status = 202, description = "They are on their way.", body = RedeliveriesView), Redelivering))]
 async fn redeliver_all(
     State(api): State<Api>,
     MayOperate(_caller): MayOperate,
@@ -158,20 +226,25 @@ async fn redeliver_all(
     };
     let events = api.store.redeliver_all(&filter, dry_run, api.clock.now()).await?;
     let status = if dry_run { StatusCode::OK } else { StatusCode::ACCEPTED };
-    Ok((status, Json(serde_json::json!({"events": events, "dry_run": dry_run}))).into_response())
+    Ok((status, Json(RedeliveriesView { events, dry_run })).into_response())
 }
 
-fn words<T>(pointer: &str, words: Option<Words>, read: fn(&str) -> Option<T>) -> Result<Vec<T>, Problem> {
+fn words<T>(pointer: &str, words: Option<OneOrMore<String>>, read: fn(&str) -> Option<T>) -> Result<Vec<T>, Problem> {
     let words = match words {
         None => Vec::new(),
-        Some(Words::One(word)) => vec![word],
-        Some(Words::Many(words)) => words,
+        Some(OneOrMore::One(word)) => vec![word],
+        Some(OneOrMore::Many(words)) => words,
     };
     let word = |word: String| read(&word).ok_or_else(|| invalid_field(pointer, format!("{word:?} is not known")));
     words.into_iter().map(word).collect()
 }
 
-/// `GET /v1/events/stream`: what happens from now on, or since `Last-Event-ID`.
+/// Events as they happen, from now on or since `Last-Event-ID`, as server-sent events.
+///
+/// Each has `id` (of the event), `event` (its type) and `data` (an `EventBody`). A comment line comes every 15 seconds.
+#[utoipa::path(get, path = "/v1/events/stream", tag = "events", operation_id = "stream_events", security(("key" = ["read"])),
+    params(("Last-Event-ID" = Option<EventId>, Header, description = "The last event that arrived: the stream goes on behind it.")),
+    responses((status = 200, description = "A stream that does not end.", body = String, content_type = "text/event-stream"), Streaming))]
 async fn stream(
     State(api): State<Api>,
     MayRead(_caller): MayRead,
@@ -242,11 +315,11 @@ impl Reader {
 }
 
 /// The routes.
-pub(super) fn routes() -> Router<AppState> {
-    Router::new()
-        .route("/v1/events", get(list))
-        .route("/v1/events/stream", get(stream))
-        .route("/v1/events/{id}", get(one))
-        .route("/v1/events/redeliveries", post(redeliver_all))
-        .route("/v1/events/{id}/redeliveries", post(redeliver))
+pub(super) fn routes() -> OpenApiRouter<AppState> {
+    OpenApiRouter::default()
+        .routes(routes!(list))
+        .routes(routes!(stream))
+        .routes(routes!(one))
+        .routes(routes!(redeliver_all))
+        .routes(routes!(redeliver))
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::body::HttpBody;
-use axum::extract::{FromRequest, FromRequestParts, Request};
+use axum::extract::{FromRequest, FromRequestParts, Path as UrlPath, Request};
 use axum::http::request::Parts;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
@@ -126,6 +126,19 @@ pub(super) fn invalid_field(pointer: &str, detail: impl Into<String>) -> Problem
     }])
 }
 
+/// What a path names. Text that cannot be read names nothing.
+#[derive(Clone, Debug)]
+pub(super) struct Named(pub(super) String);
+
+impl<S: Send + Sync> FromRequestParts<S> for Named {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let named = UrlPath::<String>::from_request_parts(parts, state).await;
+        named.map(|UrlPath(name)| Self(name)).map_err(|_| Problem::not_found("There is nothing here."))
+    }
+}
+
 /// The query parameters. Each has to be taken; what is left over in the end is an error.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Query(Vec<(String, String)>);
@@ -142,6 +155,11 @@ impl Query {
     /// Parameters that were read already.
     pub(super) fn of(pairs: Vec<(String, String)>) -> Self {
         Self(pairs)
+    }
+
+    /// The names of what is left.
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(|(name, _)| name.as_str())
     }
 
     fn parse(query: &str) -> Self {

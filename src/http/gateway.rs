@@ -3,24 +3,29 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use axum::Json;
 use axum::body::{Body, Bytes};
-use axum::extract::{Path, Request, State};
+use axum::extract::{Request, State};
 use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
-use axum::{Json, Router};
 use sha2::{Digest, Sha256};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use utoipa::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
 
 use super::auth::{ApiKeys, Caller};
-use super::extract::{self, invalid_field};
+use super::document::refusals::Looking;
+use super::document::requests::{IdempotencyKey, MetadataHeader, ProviderStatus, Purchase, Sold};
+use super::extract::{self, Named, invalid_field};
 use super::idempotency::{self, GENERATION, invalid_header, named};
+use super::parameter::{OfFamily, OfProvider};
 use super::problem::Problem;
 use super::{AppState, registration};
 use crate::config::Scope;
 use crate::domain::family::Family;
-use crate::domain::id::ProviderId;
+use crate::domain::id::{GenerationId, ProviderId};
 use crate::domain::purchase::{NotAPurchase, Order, Reply, SubmitResult};
 use crate::domain::shape;
 use crate::flow::adopt::Adopter;
@@ -93,11 +98,11 @@ fn meant(method: &Method, path: &str) -> Option<Meant> {
 async fn serve(
     State(keys): State<ApiKeys>,
     State(counter): State<Counter>,
-    Path(path): Path<String>,
+    path: Result<Named, Problem>,
     request: Request,
 ) -> Result<Response, Problem> {
     let (parts, body) = request.into_parts();
-    match meant(&parts.method, &path) {
+    match path.ok().and_then(|Named(path)| meant(&parts.method, &path)) {
         Some(Meant::Buy(family)) => {
             let caller = keys.authorize(&parts.headers, Scope::Submit)?;
             buy(&counter, family, &caller, &parts.headers, body).await
@@ -116,7 +121,14 @@ async fn serve(
     }
 }
 
-/// `POST /gateway/v1/{family}/generate`
+/// Buys a generation, as the provider sells it.
+///
+/// The body goes to the provider as it came but for `callback_url`; the provider's status and body come back unchanged. The intent is
+/// kept before anything is sent. Send it again only after a 502 `PROVIDER_UNREACHABLE`, or with the same `Idempotency-Key`.
+#[utoipa::path(post, path = "/gateway/v1/{family}/generate", tag = "gateway", operation_id = "buy_generation", security(("key" = ["submit"])),
+    params(OfFamily, IdempotencyKey, MetadataHeader),
+    request_body(content = Purchase),
+    responses(Sold))]
 async fn buy(
     counter: &Counter,
     family: &'static Family,
@@ -219,7 +231,13 @@ fn no_answer(reply: &Reply) -> Problem {
     .caused_by(&reply.said)
 }
 
-/// `GET /gateway/v1/{family}/generations/{id}`: from our records, at no cost to the budget.
+/// The status of a generation in the provider's shape, from our records and at no cost to the budget.
+///
+/// One that is not known here is asked about once and taken on.
+#[utoipa::path(get, path = "/gateway/v1/{family}/generations/{generation_id}", tag = "gateway", operation_id = "get_generation_as_provider", security(("key" = ["read"])),
+    params(OfFamily, OfProvider),
+    responses((status = 200, description = "As the provider documents it for this family.", body = ProviderStatus,
+        headers(("Recoup-Generation" = GenerationId, description = "Our id of it."))), Looking))]
 async fn look(counter: Counter, family: &'static Family, provider_id: ProviderId) -> Result<Response, Problem> {
     let (answer, answered) = oneshot::channel();
     let adopter = counter.adopter;
@@ -247,6 +265,9 @@ fn metadata(headers: &HeaderMap) -> Result<Option<BTreeMap<String, String>>, Pro
 }
 
 /// The routes.
-pub(super) fn routes() -> Router<AppState> {
-    Router::new().route("/gateway/{*path}", any(serve))
+pub(super) fn routes() -> OpenApiRouter<AppState> {
+    #[derive(OpenApi)]
+    #[openapi(paths(buy, look))]
+    struct Described;
+    OpenApiRouter::with_openapi(Described::openapi()).route("/gateway/{*path}", any(serve))
 }

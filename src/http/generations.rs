@@ -5,28 +5,127 @@ use std::pin::pin;
 use std::time::Duration;
 
 use axum::Json;
-use axum::extract::{Path, State};
-use axum::response::{IntoResponse, Response};
+use axum::extract::State;
+use serde::Serialize;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use super::auth::{MayOperate, MayRead};
-use super::extract::{Query, invalid_parameter};
+use super::document::refusals::{Checking, Listing, Operating, Reading};
+use super::extract::{Named, Query, invalid_parameter};
+use super::parameter::{Asked, Form, OfGeneration, Parameter, Parameters};
 use super::problem::Problem;
 use super::view::ListView;
 use super::{Api, AppState, registration};
 use crate::domain::credits::CreditState;
 use crate::domain::family::{FAMILIES, Family};
 use crate::domain::generation::{Attention, Generation, Status};
-use crate::domain::id::{GenerationId, ProviderId};
+use crate::domain::id::{CheckId, GenerationId, ProviderId};
 use crate::domain::outcome::Source;
 use crate::domain::shown::Shown;
+use crate::domain::time::Time;
 use crate::flow::reconcile::Asks;
-use crate::store::{Filter, Order, Paging, Refund};
+use crate::store::{CheckRecord, Entry, Filter, Order, Paging, Refund};
 
 /// Longest `?wait`, in seconds.
 const WAIT_SECONDS_MAX: u32 = 60;
 /// Rows of a page: usual and most.
 const LIMIT: u32 = 50;
 const LIMIT_MAX: u32 = 200;
+
+/// What pages of any list are asked for with.
+pub(super) const PAGING: &[Parameter] = &[
+    Parameter { name: "order", about: "Newest or oldest first.", form: Form::Word(&["desc", "asc"]) },
+    Parameter { name: "limit", about: "Rows of a page.", form: Form::Whole { from: 1, to: LIMIT_MAX, usual: LIMIT } },
+    Parameter { name: "cursor", about: "`next_cursor` of the page before, as it came.", form: Form::Text },
+];
+
+const FILTERS: &[Parameter] = &[
+    Parameter { name: "status", about: "In one of these states.", form: Form::Words(statuses) },
+    Parameter {
+        name: "attention",
+        about: "Calling for a person, for one of these reasons or for `any`.",
+        form: Form::Words(attentions),
+    },
+    Parameter { name: "credits", about: "With the credits there.", form: Form::Words(credits) },
+    Parameter { name: "error_code", about: "Failed or refused with one of these codes.", form: Form::Texts },
+    Parameter { name: "family", about: "Of one of these families.", form: Form::Words(families) },
+    Parameter { name: "model", about: "Of one of these models.", form: Form::Texts },
+    Parameter { name: "source", about: "Whose outcome was learned so.", form: Form::Words(sources) },
+    Parameter { name: "created_after", about: "Known here since then.", form: Form::Time },
+    Parameter { name: "created_before", about: "Known here before then.", form: Form::Time },
+    Parameter { name: "metadata", about: "With these labels: `metadata[key]=value`.", form: Form::Labels },
+];
+
+/// What the list of generations is asked for with.
+pub(super) struct InList;
+
+impl Parameters for InList {
+    const LIST: &'static [&'static [Parameter]] = &[FILTERS, PAGING];
+}
+
+/// What one generation is asked for with.
+pub(super) struct OfOne;
+
+impl Parameters for OfOne {
+    const LIST: &'static [&'static [Parameter]] = &[&[Parameter {
+        name: "wait",
+        about: "Seconds to wait for the outcome.",
+        form: Form::Whole { from: 0, to: WAIT_SECONDS_MAX, usual: 0 },
+    }]];
+}
+
+fn statuses() -> Vec<&'static str> {
+    Status::ALL.iter().map(|word| word.as_str()).collect()
+}
+
+fn attentions() -> Vec<&'static str> {
+    Attention::ALL.iter().map(|word| word.as_str()).chain(["any"]).collect()
+}
+
+fn credits() -> Vec<&'static str> {
+    CreditState::ALL.iter().map(|word| word.as_str()).collect()
+}
+
+fn families() -> Vec<&'static str> {
+    FAMILIES.iter().map(|family| family.path).collect()
+}
+
+fn sources() -> Vec<&'static str> {
+    Source::ALL.iter().map(|word| word.as_str()).chain(["gateway"]).collect()
+}
+
+/// A read of the provider's status.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Check)]
+struct ReadView {
+    id: CheckId,
+    sent_at: Time,
+    /// Null when no answer was kept.
+    answered_at: Option<Time>,
+    /// `known`, `not_found`, `paused` or `nothing`.
+    answer: Option<String>,
+    http_status: Option<u16>,
+    /// What was said, in a few words.
+    said: Option<String>,
+}
+
+impl From<CheckRecord> for ReadView {
+    fn from(record: CheckRecord) -> Self {
+        let CheckRecord { id, sent_at, answered_at, answer, http_status, said } = record;
+        Self { id, sent_at, answered_at, answer, http_status, said }
+    }
+}
+
+/// A check that was asked for, and the generation after it.
+#[derive(Serialize, ToSchema)]
+#[schema(as = CheckOfGeneration)]
+pub(super) struct CheckView {
+    check: ReadView,
+    generation: Shown,
+}
+
 impl Api {
     pub(super) fn view(&self, generation: Generation) -> Shown {
         Shown::of(generation, self.clock.now(), self.rules.refund_window)
@@ -52,11 +151,16 @@ impl Api {
     }
 }
 
-/// `GET /v1/generations`.
+/// Lists generations, newest first.
+///
+/// Pages are stable while rows arrive: rows that come later are before the first page.
+#[utoipa::path(get, path = "/v1/generations", tag = "generations", operation_id = "list_generations", security(("key" = ["read"])),
+    params(Asked<InList>),
+    responses((status = 200, description = "A page.", body = ListView<Shown>), Listing))]
 pub(super) async fn list(
     State(api): State<Api>,
     MayRead(_caller): MayRead,
-    mut query: Query,
+    Asked { mut query, .. }: Asked<InList>,
 ) -> Result<Json<ListView<Shown>>, Problem> {
     let filter = filter(&mut query)?;
     let paging = paging(&mut query)?;
@@ -67,26 +171,22 @@ pub(super) async fn list(
 
 pub(super) fn filter(query: &mut Query) -> Result<Filter, Problem> {
     let words = |words: &[&str]| format!("one of {}", words.join(", "));
-    let statuses: Vec<_> = Status::ALL.iter().map(|word| word.as_str()).collect();
-    let attentions: Vec<_> = Attention::ALL.iter().map(|word| word.as_str()).chain(["any"]).collect();
-    let credits: Vec<_> = CreditState::ALL.iter().map(|word| word.as_str()).collect();
-    let attention = query.words("attention", &words(&attentions), |word| match word {
+    let attention = query.words("attention", &words(&attentions()), |word| match word {
         "any" => Some(None),
         word => Attention::parse(word).map(Some),
     })?;
-    let sources = query.words("source", "one of webhook, check, gateway", |word| match word {
+    let sources = query.words("source", &words(&sources()), |word| match word {
         "gateway" => Some(None),
         word => Source::parse(word).map(Some),
     })?;
-    let families: Vec<_> = FAMILIES.iter().map(|family| family.path).collect();
     let mut filter = Filter {
-        statuses: query.words("status", &words(&statuses), Status::parse)?,
+        statuses: query.words("status", &words(&statuses()), Status::parse)?,
         any_attention: attention.contains(&None),
         attentions: attention.into_iter().flatten().collect(),
-        credits: query.words("credits", &words(&credits), CreditState::parse)?,
+        credits: query.words("credits", &words(&credits()), CreditState::parse)?,
         error_codes: query.all("error_code"),
         families: query
-            .words("family", &words(&families), |path| Family::of(path).map(|family| family.path.to_owned()))?,
+            .words("family", &words(&families()), |path| Family::of(path).map(|family| family.path.to_owned()))?,
         models: query.all("model"),
         refused_at_submission: sources.contains(&None),
         sources: sources.into_iter().flatten().collect(),
@@ -126,12 +226,15 @@ pub(super) fn paging(query: &mut Query) -> Result<Paging, Problem> {
     Ok(Paging { order, limit, after })
 }
 
-/// `GET /v1/generations/{id}`, with `?wait=SECONDS` as soon as it is final.
+/// One generation; with `wait` as soon as it is final.
+#[utoipa::path(get, path = "/v1/generations/{id}", tag = "generations", operation_id = "get_generation", security(("key" = ["read"])),
+    params(OfGeneration, Asked<OfOne>),
+    responses((status = 200, description = "The generation.", body = Shown), Reading))]
 pub(super) async fn one(
     State(api): State<Api>,
     MayRead(_caller): MayRead,
-    Path(id): Path<String>,
-    mut query: Query,
+    Named(id): Named,
+    Asked { mut query, .. }: Asked<OfOne>,
 ) -> Result<Json<Shown>, Problem> {
     let wait = query.number("wait", 0..=WAIT_SECONDS_MAX)?.unwrap_or(0);
     query.end()?;
@@ -159,26 +262,32 @@ pub(super) async fn one(
     Ok(Json(api.view(generation)))
 }
 
-/// `GET /v1/generations/{id}/timeline`.
+/// Everything that happened to a generation, oldest first.
+#[utoipa::path(get, path = "/v1/generations/{id}/timeline", tag = "generations", operation_id = "get_timeline", security(("key" = ["read"])),
+    params(OfGeneration),
+    responses((status = 200, description = "All of it.", body = ListView<Entry>), Reading))]
 pub(super) async fn timeline(
     State(api): State<Api>,
     MayRead(_caller): MayRead,
-    Path(id): Path<String>,
+    Named(id): Named,
     query: Query,
-) -> Result<Response, Problem> {
+) -> Result<Json<ListView<Entry>>, Problem> {
     query.end()?;
     let generation = api.find(&id).await?;
     let entries = api.store.timeline(&generation).await?;
-    Ok(Json(ListView::whole(entries)).into_response())
+    Ok(Json(ListView::whole(entries)))
 }
 
-/// `POST /v1/generations/{id}/checks`.
+/// Asks the provider now, out of the same budget as every other read of a status.
+#[utoipa::path(post, path = "/v1/generations/{id}/checks", tag = "generations", operation_id = "check_generation", security(("key" = ["operate"])),
+    params(OfGeneration),
+    responses((status = 200, description = "What the provider said, and the generation after it.", body = CheckView), Checking))]
 pub(super) async fn check(
     State(api): State<Api>,
     State(asks): State<Asks>,
     MayOperate(_caller): MayOperate,
-    Path(id): Path<String>,
-) -> Result<Response, Problem> {
+    Named(id): Named,
+) -> Result<Json<CheckView>, Problem> {
     let id = api.resolve(&id).await?;
     let check = asks.check(id).await?;
     let record = api.store.check(check).await?;
@@ -186,18 +295,17 @@ pub(super) async fn check(
     let (Some(record), Some(generation)) = (record, generation) else {
         return Err(Problem::not_found("The generation was removed meanwhile."));
     };
-    let check = serde_json::json!({
-        "id": record.id, "sent_at": record.sent_at, "answered_at": record.answered_at, "answer": record.answer,
-        "http_status": record.http_status, "said": record.said,
-    });
-    Ok(Json(serde_json::json!({"check": check, "generation": api.view(generation)})).into_response())
+    Ok(Json(CheckView { check: record.into(), generation: api.view(generation) }))
 }
 
-/// `POST /v1/generations/{id}/refunds`.
+/// Confirms that a person saw the credits come back.
+#[utoipa::path(post, path = "/v1/generations/{id}/refunds", tag = "generations", operation_id = "confirm_refund", security(("key" = ["operate"])),
+    params(OfGeneration),
+    responses((status = 200, description = "The generation, refunded.", body = Shown), Operating))]
 pub(super) async fn refund(
     State(api): State<Api>,
     MayOperate(caller): MayOperate,
-    Path(id): Path<String>,
+    Named(id): Named,
 ) -> Result<Json<Shown>, Problem> {
     let id = api.resolve(&id).await?;
     match api.store.confirm_refund(&api.rules, id, caller.0, api.clock.now()).await? {
@@ -210,13 +318,12 @@ pub(super) async fn refund(
     }
 }
 
-/// For routes that need the whole state's parts.
-pub(super) fn routes() -> axum::Router<AppState> {
-    use axum::routing::{get, post};
-    axum::Router::new()
-        .route("/v1/generations", get(list).post(registration::create))
-        .route("/v1/generations/{id}", get(one).patch(registration::amend))
-        .route("/v1/generations/{id}/timeline", get(timeline))
-        .route("/v1/generations/{id}/checks", post(check))
-        .route("/v1/generations/{id}/refunds", post(refund))
+/// The routes.
+pub(super) fn routes() -> OpenApiRouter<AppState> {
+    OpenApiRouter::default()
+        .routes(routes!(list, registration::create))
+        .routes(routes!(one, registration::amend))
+        .routes(routes!(timeline))
+        .routes(routes!(check))
+        .routes(routes!(refund))
 }

@@ -1,34 +1,58 @@
 //! `/livez`, `/readyz` and `/metrics`.
 
+use axum::Json;
 use axum::extract::State;
 use axum::http::header::{CONTENT_TYPE, HeaderMap};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
-use axum::{Json, Router};
 use serde::Serialize;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use super::auth::ApiKeys;
+use super::document::refusals::Guarded;
 use super::problem::Problem;
 use super::{Api, AppState, Parts, stats};
 use crate::config::Scope;
 use crate::domain::time::Time;
 
 /// One part of the service.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 struct Part {
     name: &'static str,
+    /// `ok`, `warning` or `failed`.
     status: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     detail: Option<String>,
 }
 
-/// `GET /livez`: 200 while the process runs.
-pub(super) async fn live() -> Json<serde_json::Value> {
-    Json(serde_json::json!({"status": "live"}))
+/// The process runs.
+#[derive(Debug, Serialize, ToSchema)]
+struct Liveness {
+    /// `live`.
+    status: &'static str,
 }
 
-/// `GET /readyz`: 200 when the database takes writes and the workers run.
+/// Whether the service works, part by part.
+#[derive(Debug, Serialize, ToSchema)]
+struct Readiness {
+    parts: [Part; 3],
+    /// `ready` or `unready`.
+    status: &'static str,
+}
+
+/// 200 while the process runs.
+#[utoipa::path(get, path = "/livez", tag = "operations", operation_id = "livez",
+    responses((status = 200, description = "It runs.", body = Liveness)))]
+async fn live() -> Json<Liveness> {
+    Json(Liveness { status: "live" })
+}
+
+/// 200 when the database takes writes and the workers run, else 503.
+#[utoipa::path(get, path = "/readyz", tag = "operations", operation_id = "readyz",
+    responses((status = 200, description = "Ready.", body = Readiness), (status = 503, description = "Not ready.", body = Readiness)))]
 async fn ready(State(api): State<Api>, State(parts): State<Parts>) -> Response {
     let part = |name, status, detail: Option<String>| Part { name, status, detail };
     let database = match api.store.heartbeat(api.clock.now()).await {
@@ -48,13 +72,15 @@ async fn ready(State(api): State<Api>, State(parts): State<Parts>) -> Response {
     } else {
         part("provider_key", "ok", None)
     };
-    let listed = [database, workers, key];
-    let failed = listed.iter().any(|part| part.status == "failed");
+    let parts = [database, workers, key];
+    let failed = parts.iter().any(|part| part.status == "failed");
     let (code, status) = if failed { (StatusCode::SERVICE_UNAVAILABLE, "unready") } else { (StatusCode::OK, "ready") };
-    (code, Json(serde_json::json!({"status": status, "parts": listed}))).into_response()
+    (code, Json(Readiness { parts, status })).into_response()
 }
 
-/// `GET /metrics` in Prometheus' text form.
+/// Metrics in Prometheus' text form. Needs no key on the admin listener.
+#[utoipa::path(get, path = "/metrics", tag = "operations", operation_id = "metrics", security(("key" = ["read"])),
+    responses((status = 200, description = "The metrics.", body = String, content_type = "text/plain; version=0.0.4"), Guarded))]
 async fn metrics(
     State(api): State<Api>,
     State(parts): State<Parts>,
@@ -88,6 +114,11 @@ fn gauge(name: &'static str, value: i64) {
 }
 
 /// The routes of the operator's side.
-pub(super) fn routes() -> Router<AppState> {
-    Router::new().route("/readyz", get(ready)).route("/metrics", get(metrics))
+pub(super) fn routes() -> OpenApiRouter<AppState> {
+    OpenApiRouter::default().routes(routes!(ready)).routes(routes!(metrics))
+}
+
+/// The route of both sides.
+pub(super) fn live_routes() -> OpenApiRouter<AppState> {
+    OpenApiRouter::default().routes(routes!(live))
 }

@@ -7,6 +7,8 @@ mod auth;
 mod catalogue;
 mod credits;
 mod deliveries;
+mod docs;
+mod document;
 mod events;
 mod extract;
 mod gateway;
@@ -16,6 +18,7 @@ mod idempotency;
 mod lingering;
 mod log;
 mod page;
+mod parameter;
 mod probe;
 mod problem;
 mod registration;
@@ -29,12 +32,12 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::FromRef;
 use axum::middleware;
-use axum::routing::{get, post};
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
 use url::Url;
+use utoipa_axum::router::OpenApiRouter;
 
 pub use auth::ApiKeys;
 pub use gateway::Counter;
@@ -131,38 +134,36 @@ parts_of_the_state! {
 
 /// What the provider may reach.
 pub fn public_router(state: &AppState) -> Router {
-    finish(state, webhook_routes())
+    finish(state, webhook::routes().into())
 }
 
 /// Everything else, for a listener of its own.
 pub fn admin_router(state: &AppState) -> Router {
-    finish(state, admin_routes())
+    finish(state, Router::from(admin_routes()).merge(page::routes()))
 }
 
 /// Both on one listener.
 pub fn whole_router(state: &AppState) -> Router {
-    finish(state, webhook_routes().merge(admin_routes()))
+    finish(state, Router::from(webhook::routes().merge(admin_routes())).merge(page::routes()))
 }
 
-fn webhook_routes() -> Router<AppState> {
-    Router::new().route("/webhooks/{*path}", post(webhook::receive))
+/// The API document (`OpenAPI` 3.1), as JSON for people: made of the same routes that are served.
+pub fn document_text() -> String {
+    let routes = webhook::routes().merge(admin_routes()).merge(health::live_routes());
+    let document = document::document(routes.into_openapi());
+    format!("{document:#}\n")
 }
 
-fn admin_routes() -> Router<AppState> {
+fn admin_routes() -> OpenApiRouter<AppState> {
     let money = gateway::routes().merge(credits::routes()).merge(answers::routes()).merge(events::routes());
-    let told = catalogue::routes().merge(stats::routes());
-    generations::routes()
-        .merge(money)
-        .merge(deliveries::routes())
-        .merge(told)
-        .merge(health::routes())
-        .merge(page::routes())
+    let told = catalogue::routes().merge(stats::routes()).merge(docs::routes());
+    generations::routes().merge(money).merge(deliveries::routes()).merge(told).merge(health::routes())
 }
 
 fn finish(state: &AppState, routes: Router<AppState>) -> Router {
     let clock = Arc::clone(&state.api.clock);
     routes
-        .route("/livez", get(health::live))
+        .merge(Router::from(health::live_routes()))
         .fallback(async || problem::Problem::not_found("There is nothing here."))
         .method_not_allowed_fallback(async || {
             problem::Problem::method_not_allowed("This route does not know the method.")

@@ -10,6 +10,7 @@ use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::flow::adopt::AdoptError;
 use crate::flow::intake::ReplayError;
@@ -17,13 +18,15 @@ use crate::flow::reconcile::AskError;
 use crate::store::StoreError;
 
 /// What is wrong with one field or parameter.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct FieldError {
     /// JSON pointer into the body.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub pointer: Option<String>,
     /// Name of the query parameter or header.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub parameter: Option<String>,
     /// What is wrong and what would be right.
     pub detail: String,
@@ -32,9 +35,7 @@ pub struct FieldError {
 /// A problem to be answered.
 #[derive(Clone, Debug)]
 pub struct Problem {
-    status: StatusCode,
-    code: &'static str,
-    title: &'static str,
+    code: Code,
     detail: String,
     errors: Vec<FieldError>,
     retry_after: Option<Duration>,
@@ -42,25 +43,63 @@ pub struct Problem {
     cause: Option<String>,
 }
 
-/// The answered form.
-#[derive(Serialize)]
-struct Body<'p> {
+/// A problem as it is answered (RFC 9457).
+#[derive(Serialize, ToSchema)]
+#[schema(as = Problem)]
+pub(super) struct Body<'p> {
+    /// Names the code once more, as a URI.
+    #[schema(value_type = String, format = "uri")]
     r#type: String,
+    /// The kind of problem, in words.
     title: &'p str,
+    /// The status of the answer.
+    #[schema(minimum = 400, maximum = 599)]
     status: u16,
+    /// What is wrong this time, and what to do.
     detail: &'p str,
-    code: &'p str,
+    code: Code,
+    /// The same as in `X-Request-Id`; our log has the cause under it.
     request_id: &'p str,
+    /// What is wrong field by field, where fields or parameters are at fault.
     #[serde(skip_serializing_if = "<[FieldError]>::is_empty")]
     errors: &'p [FieldError],
 }
 
 macro_rules! problems {
-    ($($(#[$doc:meta])* $name:ident = $status:ident, $code:literal, $title:literal;)+) => {
+    ($($(#[doc = $doc:literal])* $name:ident $variant:ident = $status:ident, $code:literal, $title:literal;)+) => {
+        /// The kind of a problem: closed, so programs can go by it.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        pub(super) enum Code { $($(#[doc = $doc])* $variant,)+ }
+
+        impl Code {
+            /// All of them.
+            pub(super) const ALL: &[Self] = &[$(Self::$variant,)+];
+
+            /// The word used outside.
+            pub(super) const fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $code,)+ }
+            }
+
+            /// In words.
+            pub(super) const fn title(self) -> &'static str {
+                match self { $(Self::$variant => $title,)+ }
+            }
+
+            /// What it means, in a sentence.
+            pub(super) const fn meaning(self) -> &'static str {
+                match self { $(Self::$variant => concat!($($doc,)*),)+ }
+            }
+
+            /// The status it is answered with.
+            pub(super) const fn status(self) -> StatusCode {
+                match self { $(Self::$variant => StatusCode::$status,)+ }
+            }
+        }
+
         impl Problem {
-            $($(#[$doc])*
+            $($(#[doc = $doc])*
             pub fn $name(detail: impl Into<String>) -> Self {
-                Self::new(StatusCode::$status, $code, $title, detail.into())
+                Self::new(Code::$variant, detail.into())
             })+
         }
     };
@@ -68,66 +107,84 @@ macro_rules! problems {
 
 problems! {
     /// Nothing there.
-    not_found = NOT_FOUND, "NOT_FOUND", "Not found";
+    not_found NotFound = NOT_FOUND, "NOT_FOUND", "Not found";
     /// The route exists, the method does not.
-    method_not_allowed = METHOD_NOT_ALLOWED, "METHOD_NOT_ALLOWED", "Method not allowed";
+    method_not_allowed MethodNotAllowed = METHOD_NOT_ALLOWED, "METHOD_NOT_ALLOWED", "Method not allowed";
     /// No key, or one we do not know.
-    unauthorized = UNAUTHORIZED, "UNAUTHORIZED", "No valid API key";
+    unauthorized Unauthorized = UNAUTHORIZED, "UNAUTHORIZED", "No valid API key";
     /// The key lacks a scope.
-    forbidden = FORBIDDEN, "FORBIDDEN", "The API key may not do this";
+    forbidden Forbidden = FORBIDDEN, "FORBIDDEN", "The API key may not do this";
     /// A query parameter is wrong.
-    invalid_query = BAD_REQUEST, "INVALID_QUERY", "Invalid query";
+    invalid_query InvalidQuery = BAD_REQUEST, "INVALID_QUERY", "Invalid query";
     /// A header is wrong.
-    invalid_header = BAD_REQUEST, "INVALID_HEADER", "Invalid header";
+    invalid_header InvalidHeader = BAD_REQUEST, "INVALID_HEADER", "Invalid header";
     /// An idempotency key came again with another body.
-    key_reused = UNPROCESSABLE_ENTITY, "IDEMPOTENCY_KEY_REUSED", "The idempotency key was used for another request";
+    key_reused KeyReused = UNPROCESSABLE_ENTITY, "IDEMPOTENCY_KEY_REUSED", "The idempotency key was used for another request";
     /// The request with this idempotency key has not been answered yet.
-    key_in_use = CONFLICT, "IDEMPOTENCY_KEY_IN_USE", "The first request with this key is under way";
+    key_in_use KeyInUse = CONFLICT, "IDEMPOTENCY_KEY_IN_USE", "The first request with this key is under way";
     /// Nothing was sent to the provider, and nothing bought.
-    provider_unreachable = BAD_GATEWAY, "PROVIDER_UNREACHABLE", "The provider cannot be reached";
+    provider_unreachable ProviderUnreachable = BAD_GATEWAY, "PROVIDER_UNREACHABLE", "The provider cannot be reached";
     /// Sent to the provider, and whether it was bought is not known.
-    submit_unconfirmed = GATEWAY_TIMEOUT, "SUBMIT_UNCONFIRMED", "It is not known whether this was bought";
+    submit_unconfirmed SubmitUnconfirmed = GATEWAY_TIMEOUT, "SUBMIT_UNCONFIRMED", "It is not known whether this was bought";
     /// The provider does not know a generation that we do not know either.
-    generation_not_found = NOT_FOUND, "GENERATION_NOT_FOUND", "Generation not found";
+    generation_not_found GenerationNotFound = NOT_FOUND, "GENERATION_NOT_FOUND", "Generation not found";
     /// The provider gave no usable answer to a read.
-    provider_silent = BAD_GATEWAY, "PROVIDER_SILENT", "The provider gave no usable answer";
+    provider_silent ProviderSilent = BAD_GATEWAY, "PROVIDER_SILENT", "The provider gave no usable answer";
     /// The body is no JSON.
-    invalid_json = BAD_REQUEST, "INVALID_JSON", "Invalid JSON";
+    invalid_json InvalidJson = BAD_REQUEST, "INVALID_JSON", "Invalid JSON";
     /// The body has fields that are wrong.
-    invalid_body = UNPROCESSABLE_ENTITY, "INVALID_BODY", "Invalid request body";
+    invalid_body InvalidBody = UNPROCESSABLE_ENTITY, "INVALID_BODY", "Invalid request body";
     /// The webhook cannot be read.
-    unreadable_webhook = UNPROCESSABLE_ENTITY, "UNREADABLE_WEBHOOK", "The webhook cannot be read";
+    unreadable_webhook UnreadableWebhook = UNPROCESSABLE_ENTITY, "UNREADABLE_WEBHOOK", "The webhook cannot be read";
     /// The body is too long.
-    body_too_large = PAYLOAD_TOO_LARGE, "BODY_TOO_LARGE", "The body is too large";
+    body_too_large BodyTooLarge = PAYLOAD_TOO_LARGE, "BODY_TOO_LARGE", "The body is too large";
     /// The body did not arrive in time.
-    body_timeout = REQUEST_TIMEOUT, "BODY_TIMEOUT", "The body did not arrive in time";
+    body_timeout BodyTimeout = REQUEST_TIMEOUT, "BODY_TIMEOUT", "The body did not arrive in time";
     /// What is asked contradicts what is known.
-    conflict = CONFLICT, "CONFLICT", "Conflict";
+    conflict Conflict = CONFLICT, "CONFLICT", "Conflict";
     /// It was there and is removed.
-    gone = GONE, "GONE", "Gone";
+    gone Gone = GONE, "GONE", "Gone";
     /// The budget of status reads is spent.
-    budget_spent = TOO_MANY_REQUESTS, "BUDGET_SPENT", "No status read is left";
+    budget_spent BudgetSpent = TOO_MANY_REQUESTS, "BUDGET_SPENT", "No status read is left";
     /// Not now.
-    unavailable = SERVICE_UNAVAILABLE, "UNAVAILABLE", "Temporarily unavailable";
+    unavailable Unavailable = SERVICE_UNAVAILABLE, "UNAVAILABLE", "Temporarily unavailable";
     /// Our own fault.
-    internal = INTERNAL_SERVER_ERROR, "INTERNAL", "Internal error";
+    internal Internal = INTERNAL_SERVER_ERROR, "INTERNAL", "Internal error";
+}
+
+impl Code {
+    /// What is answered.
+    pub(super) fn body<'p>(self, detail: &'p str, request_id: &'p str, errors: &'p [FieldError]) -> Body<'p> {
+        let r#type = format!("urn:recoup:problem:{}", self.as_str().to_ascii_lowercase().replace('_', "-"));
+        Body { r#type, title: self.title(), status: self.status().as_u16(), detail, code: self, request_id, errors }
+    }
+}
+
+impl utoipa::PartialSchema for Code {
+    fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::Schema> {
+        let words: Vec<_> = Self::ALL.iter().map(|code| (code.as_str(), code.meaning())).collect();
+        crate::domain::schema::one_of("The kind of a problem: closed, so programs can go by it.", &words)
+    }
+}
+
+impl ToSchema for Code {
+    fn name() -> std::borrow::Cow<'static, str> {
+        "ProblemCode".into()
+    }
+}
+
+impl Serialize for Code {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
 }
 
 /// The provider comes back after 30 seconds anyway (provider.md section 4).
 const UNAVAILABLE_RETRY_AFTER: Duration = Duration::from_secs(30);
 
 impl Problem {
-    fn new(status: StatusCode, code: &'static str, title: &'static str, detail: String) -> Self {
-        Self {
-            status,
-            code,
-            title,
-            detail,
-            errors: Vec::new(),
-            retry_after: None,
-            headers: HeaderMap::new(),
-            cause: None,
-        }
+    fn new(code: Code, detail: String) -> Self {
+        Self { code, detail, errors: Vec::new(), retry_after: None, headers: HeaderMap::new(), cause: None }
     }
 
     /// Adds what is wrong field by field.
@@ -170,31 +227,23 @@ impl Problem {
 
     /// The kind of problem, in words.
     pub fn title(&self) -> &'static str {
-        self.title
+        self.code.title()
     }
 
     /// The status it is answered with.
     pub fn status(&self) -> StatusCode {
-        self.status
+        self.code.status()
     }
 
     /// The code, as callers see it.
     pub fn code(&self) -> &'static str {
-        self.code
+        self.code.as_str()
     }
 
     /// Writes the body, once the request's id is known.
     pub fn render(&self, request_id: &str) -> Response {
-        let body = Body {
-            r#type: format!("urn:recoup:problem:{}", self.code.to_ascii_lowercase().replace('_', "-")),
-            title: self.title,
-            status: self.status.as_u16(),
-            detail: &self.detail,
-            code: self.code,
-            request_id,
-            errors: &self.errors,
-        };
-        let mut response = (self.status, Json(body)).into_response();
+        let body = self.code.body(&self.detail, request_id, &self.errors);
+        let mut response = (self.status(), Json(body)).into_response();
         let headers = response.headers_mut();
         headers.extend(self.headers.clone());
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
@@ -203,7 +252,7 @@ impl Problem {
             let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
             headers.insert(RETRY_AFTER, HeaderValue::from(seconds.max(1)));
         }
-        if self.status == StatusCode::UNAUTHORIZED {
+        if self.status() == StatusCode::UNAUTHORIZED {
             headers.insert("www-authenticate", HeaderValue::from_static("Bearer"));
         }
         response
@@ -213,7 +262,7 @@ impl Problem {
 impl IntoResponse for Problem {
     /// A response whose body `log` writes, because only there the request's id is known.
     fn into_response(self) -> Response {
-        let mut response = self.status.into_response();
+        let mut response = self.status().into_response();
         response.extensions_mut().insert(self);
         response
     }

@@ -5,15 +5,19 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::body::Body;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::header::{CONTENT_TYPE, LOCATION};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use utoipa::ToSchema;
 
 use super::auth::{Caller, MaySubmit};
-use super::extract::{self, API_BODY_BYTES_MAX, ApiJson, invalid_field};
+use super::document::refusals::{Amending, Creating};
+use super::document::requests::{IdempotencyKey, KnownFamily, Labels, Price};
+use super::extract::{self, API_BODY_BYTES_MAX, ApiJson, Named, invalid_field};
+use super::parameter::OfGeneration;
 use super::problem::Problem;
 use super::{Api, idempotency};
 use crate::domain::callback::{Reference, callback_url};
@@ -32,34 +36,49 @@ const DURATION_SECONDS_MAX: u32 = 3_600;
 /// Longest prompt in characters: the longest documented limit is 4,000.
 const PROMPT_CHARS_MAX: usize = 10_000;
 const MODEL_CHARS_MAX: usize = 128;
-const LABELS_MAX: usize = 50;
-const LABEL_KEY_CHARS_MAX: usize = 64;
-const LABEL_VALUE_CHARS_MAX: usize = 512;
+pub(super) const LABELS_MAX: usize = 50;
+pub(super) const LABEL_KEY_CHARS_MAX: usize = 64;
+pub(super) const LABEL_VALUE_CHARS_MAX: usize = 512;
 
 /// What is told about a purchase.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Registration {
+    /// Where it is bought; Kling O3 video where none is named.
+    #[schema(value_type = Option<KnownFamily>)]
     family: Option<String>,
+    /// The provider's id: with it, the generation was bought elsewhere; without it, it is about to be.
     generation_id: Option<ProviderId>,
+    #[schema(min_length = 1, max_length = 128)]
     model: Option<String>,
+    #[schema(minimum = 1, maximum = 3600)]
     duration_seconds: Option<u32>,
+    #[schema(value_type = Option<Price>)]
     price: Option<Usd>,
+    /// Not later than five minutes from now: clocks differ.
     submitted_at: Option<Time>,
+    #[schema(min_length = 1, max_length = 10000)]
     prompt: Option<String>,
+    #[schema(value_type = Option<Labels>)]
     metadata: Option<BTreeMap<String, String>>,
 }
 
-/// What is added to a purchase.
-#[derive(Debug, Deserialize)]
+/// What is added to a purchase. A fact that is known stays; `metadata` is replaced.
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Amendment {
     generation_id: Option<ProviderId>,
+    #[schema(min_length = 1, max_length = 128)]
     model: Option<String>,
+    #[schema(minimum = 1, maximum = 3600)]
     duration_seconds: Option<u32>,
+    #[schema(value_type = Option<Price>)]
     price: Option<Usd>,
+    /// Not later than five minutes from now: clocks differ.
     submitted_at: Option<Time>,
+    #[schema(min_length = 1, max_length = 10000)]
     prompt: Option<String>,
+    #[schema(value_type = Option<Labels>)]
     metadata: Option<BTreeMap<String, String>>,
 }
 
@@ -132,7 +151,20 @@ pub(super) fn labels(metadata: Option<&BTreeMap<String, String>>) -> Result<(), 
     Ok(())
 }
 
-/// `POST /v1/generations`: once for each `Idempotency-Key`.
+/// Registers a generation bought elsewhere, or prepares one that is about to be bought.
+///
+/// With `generation_id` it registers; what is not known yet of one that is known is filled in. Without it, it prepares: the answer
+/// has a `callback_url` for the provider. Done once for each `Idempotency-Key`.
+#[utoipa::path(post, path = "/v1/generations", tag = "generations", operation_id = "create_generation", security(("key" = ["submit"])),
+    params(IdempotencyKey),
+    request_body(content = Registration),
+    responses(
+        (status = 201, description = "New.", body = Made, headers(
+            ("Location" = String, description = "Where it is."),
+            ("Idempotency-Replayed" = String, description = "`true` for a recorded answer."))),
+        (status = 200, description = "It was known; gaps were filled.", body = Made, headers(
+            ("Idempotency-Replayed" = String, description = "`true` for a recorded answer."))),
+        Creating))]
 pub(super) async fn create(
     State(api): State<Api>,
     MaySubmit(caller): MaySubmit,
@@ -189,6 +221,18 @@ fn answer(generation: GenerationId, status: u16, body: Vec<u8>) -> Response {
     response
 }
 
+/// What was registered or prepared.
+#[derive(Serialize, ToSchema)]
+#[schema(as = CreatedGeneration)]
+struct Made {
+    #[serde(flatten)]
+    generation: Shown,
+    /// The `callback_url` to hand to the provider with the purchase; only of a prepared one. It is a credential.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    callback_url: Option<String>,
+}
+
 impl Api {
     /// The address the provider is to call about this generation.
     fn mint(&self, family: &Family, id: GenerationId) -> Result<String, Problem> {
@@ -199,13 +243,6 @@ impl Api {
 
     /// The answer: 201 with the address for the provider, or 200 for one that was known.
     fn created(&self, created: &Created, callback_url: Option<String>) -> (u16, Vec<u8>) {
-        #[derive(serde::Serialize)]
-        struct Made {
-            #[serde(flatten)]
-            generation: Shown,
-            #[serde(skip_serializing_if = "Option::is_none")]
-            callback_url: Option<String>,
-        }
         let (status, generation) = match created {
             Created::New(generation) => (201, generation),
             Created::Known(generation) => (200, generation),
@@ -217,11 +254,15 @@ impl Api {
     }
 }
 
-/// `PATCH /v1/generations/{id}`.
+/// Adds what became known of a generation: binds the provider's id and price of a prepared one, replaces its labels.
+#[utoipa::path(patch, path = "/v1/generations/{id}", tag = "generations", operation_id = "amend_generation", security(("key" = ["submit"])),
+    params(OfGeneration),
+    request_body(content = Amendment),
+    responses((status = 200, description = "The generation with it.", body = Shown), Amending))]
 pub(super) async fn amend(
     State(api): State<Api>,
     MaySubmit(caller): MaySubmit,
-    Path(id): Path<String>,
+    Named(id): Named,
     ApiJson(amendment): ApiJson<Amendment>,
 ) -> Result<Json<Shown>, Problem> {
     let now = api.clock.now();

@@ -3,12 +3,15 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use axum::Json;
 use axum::extract::State;
-use axum::routing::get;
-use axum::{Json, Router};
 use serde::Serialize;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use super::auth::MayRead;
+use super::document::refusals::Listing;
 use super::extract::Query;
 use super::problem::Problem;
 use super::{Api, AppState, Parts};
@@ -27,7 +30,8 @@ use crate::store::{Backlog, DeliveryFilter, Order, Paging};
 /// Reads that fall due in so long are counted for the forecast.
 pub(super) const AHEAD: Duration = Duration::from_mins(10);
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Stats)]
 struct StatsView {
     at: Time,
     version: &'static str,
@@ -60,31 +64,36 @@ struct EventsView {
 }
 
 /// What became of the webhooks of a family.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = WebhookStats)]
 struct WebhooksView {
     family: String,
-    /// Came before anybody asked; never came; came behind the read that found the outcome.
+    /// Outcomes whose webhook came before anybody asked.
     told: u64,
+    /// Outcomes that a read found, and whose webhook never came.
     missed: u64,
+    /// Outcomes that a read found before their webhook came.
     late: u64,
     /// Nearly every outcome lately had to be asked for.
     silent: bool,
-    /// The share of missed ones among the last so many outcomes.
+    /// The share of missed ones among the last `of_last` outcomes.
     loss: Option<f64>,
     of_last: usize,
+    /// How long after the read the late ones came.
     lag_seconds: Option<Quantiles>,
     /// From the expected time to the first read, as things stand.
     grace_seconds: f64,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 struct Quantiles {
     median: f64,
     p95: f64,
 }
 
 /// How long one kind of generation takes.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = TimeStats)]
 struct TimesView {
     family: String,
     model: String,
@@ -97,7 +106,8 @@ struct TimesView {
 }
 
 /// The budget of status reads and what waits for it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ReadStats)]
 struct ReadsView {
     per_minute: u32,
     in_last_minute: usize,
@@ -167,7 +177,9 @@ pub(super) fn forecast(backlog: &Backlog, parts: &Parts) -> Option<Duration> {
     lanes::forecast(backlog.due, parts.budget.rate(), backlog.arriving, AHEAD)
 }
 
-/// `GET /v1/stats`.
+/// Whether webhooks arrive, how long things take, and whether the reads keep up.
+#[utoipa::path(get, path = "/v1/stats", tag = "operations", operation_id = "get_stats", security(("key" = ["read"])),
+    responses((status = 200, description = "As it is now.", body = StatsView), Listing))]
 async fn stats(
     State(api): State<Api>,
     State(parts): State<Parts>,
@@ -205,6 +217,6 @@ async fn stats(
 }
 
 /// The routes.
-pub(super) fn routes() -> Router<AppState> {
-    Router::new().route("/v1/stats", get(stats))
+pub(super) fn routes() -> OpenApiRouter<AppState> {
+    OpenApiRouter::default().routes(routes!(stats))
 }

@@ -3,24 +3,42 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
+use utoipa::ToSchema;
 
+use crate::domain::decision::Disposition;
 use crate::domain::id::{DeliveryId, GenerationId};
 use crate::domain::time::Time;
 use crate::store::{Delivery, Page, Received};
 
 /// A delivery.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Delivery)]
 pub(super) struct DeliveryView {
     id: DeliveryId,
+    /// What it is about, where that is known.
     generation: Option<GenerationId>,
+    /// The family of the URL it came by.
     family: &'static str,
-    reference: &'static str,
+    reference: Reference,
     received_at: Time,
-    disposition: &'static str,
+    disposition: Disposition,
+    /// Why it could not be read.
     reason: Option<String>,
     body_bytes: u64,
+    /// SHA-256 of the body, hexadecimal.
     body_sha256: String,
+    /// The delivery whose body was run again.
     replay_of: Option<DeliveryId>,
+}
+
+/// By which kind of callback URL a webhook came.
+#[derive(Clone, Copy, Debug, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+enum Reference {
+    /// The one URL of a family.
+    Standing,
+    /// A URL minted for one generation.
+    Generation,
 }
 
 impl From<Delivery> for DeliveryView {
@@ -29,9 +47,9 @@ impl From<Delivery> for DeliveryView {
             id: delivery.id,
             generation: delivery.generation,
             family: delivery.family.path,
-            reference: if delivery.standing { "standing" } else { "generation" },
+            reference: if delivery.standing { Reference::Standing } else { Reference::Generation },
             received_at: delivery.received_at,
-            disposition: delivery.disposition.as_str(),
+            disposition: delivery.disposition,
             reason: delivery.reason,
             body_bytes: delivery.body_bytes,
             body_sha256: hex::encode(delivery.body_sha256),
@@ -41,11 +59,14 @@ impl From<Delivery> for DeliveryView {
 }
 
 /// A delivery with its raw body: as text where it is text.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = DeliveryWithBody)]
 pub(super) struct ReceivedView {
     #[serde(flatten)]
     delivery: DeliveryView,
+    /// The body, where it is text and still kept.
     body: Option<String>,
+    /// The body, where it is no text.
     body_base64: Option<String>,
 }
 
@@ -61,10 +82,13 @@ impl From<Received> for ReceivedView {
 }
 
 /// A page of a list.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = List)]
 pub(super) struct ListView<T> {
     data: Vec<T>,
+    /// Whether there is more behind `next_cursor`.
     has_more: bool,
+    /// To be sent as `cursor`, with the same filters and order.
     next_cursor: Option<String>,
 }
 

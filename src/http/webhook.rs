@@ -5,13 +5,19 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use axum::extract::{ConnectInfo, Path, Request, State};
+use axum::Json;
+use axum::extract::{ConnectInfo, Request, State};
 use axum::http::HeaderMap;
-use axum::http::header::CONTENT_TYPE;
-use axum::response::{IntoResponse, Response};
+use axum::routing::post;
 use ipnet::IpNet;
+use utoipa::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
 
 use super::probe::Probe;
+use super::document::refusals::Receiving;
+use super::document::requests::{ProviderWebhook, WebhookReceived};
+use super::extract::Named;
+use super::parameter::{OfFamily, OfToken};
 use super::problem::Problem;
 use super::{AppState, Everything, extract};
 use crate::domain::decision::Disposition;
@@ -30,13 +36,20 @@ pub struct Gate {
     pub probe: Probe,
 }
 
-/// Takes a webhook.
-pub(super) async fn receive(
+/// Takes a webhook of the provider.
+///
+/// The URL is the credential: one is minted for each generation, one stands for each family. Answered only when what it says is
+/// on disk. Anything that is wrong with the URL gets the same 404.
+#[utoipa::path(post, path = "/webhooks/{family}/{token}", tag = "webhooks", operation_id = "receive_webhook",
+    params(OfFamily, OfToken),
+    request_body(content = ProviderWebhook),
+    responses((status = 200, description = "Kept, or known already.", body = WebhookReceived), Receiving))]
+async fn receive(
     State(state): State<AppState>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
-    Path(path): Path<String>,
+    Named(path): Named,
     request: Request,
-) -> Result<Response, Problem> {
+) -> Result<Json<WebhookReceived>, Problem> {
     let Everything { intake, gate, .. } = &*state;
     let headers = request.headers();
     let admitted = gate.admit(intake, &path, peer.ip(), headers);
@@ -49,7 +62,15 @@ pub(super) async fn receive(
             "The body must be a JSON object with the generation's id and its status. It was kept as it came.",
         ));
     }
-    Ok(([(CONTENT_TYPE, "application/json")], r#"{"status":"received"}"#).into_response())
+    Ok(Json(WebhookReceived { status: "received" }))
+}
+
+/// The routes: the family may hold a slash, so the route takes whatever comes.
+pub(super) fn routes() -> OpenApiRouter<AppState> {
+    #[derive(OpenApi)]
+    #[openapi(paths(receive))]
+    struct Described;
+    OpenApiRouter::with_openapi(Described::openapi()).route("/webhooks/{*path}", post(receive))
 }
 
 impl Gate {

@@ -29,7 +29,7 @@ pub struct EventFilter {
 }
 
 /// An event on its way to one place.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, utoipa::ToSchema)]
 pub struct Dispatch {
     /// Where to.
     pub endpoint: String,

@@ -14,7 +14,8 @@ use crate::domain::purchase::SubmitResult;
 use crate::domain::time::Time;
 
 /// One thing that happened.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, utoipa::ToSchema)]
+#[schema(as = TimelineEntry)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Entry {
     /// It was bought, or meant to be.
