@@ -173,3 +173,31 @@ fn finish(state: &AppState, routes: Router<AppState>) -> Router {
         .layer(CatchPanicLayer::custom(log::panicked_outside))
         .with_state(Arc::clone(state))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    /// What axum itself says its routes are.
+    fn routes(router: &Router<AppState>) -> BTreeSet<String> {
+        let shown = format!("{router:?}");
+        let quoted = shown.split('"').skip(1).step_by(2);
+        quoted.filter(|text| text.starts_with('/')).map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn every_route_is_described_and_every_description_is_a_route() {
+        let all: Router<AppState> = Router::from(webhook::routes().merge(admin_routes()).merge(health::live_routes()));
+        let (all, page) = (routes(&all.merge(page::routes())), routes(&page::routes()));
+        assert!(all.contains("/v1/generations/{id}") && page.contains("/generations/{id}"), "{all:?} {page:?}");
+        let document: serde_json::Value = serde_json::from_str(&document_text()).unwrap();
+        let described = document["paths"].as_object().unwrap().keys().map(|path| match path.as_str() {
+            "/webhooks/{family}/{token}" => "/webhooks/{*path}".to_owned(),
+            path if path.starts_with("/gateway/v1/{family}/") => "/gateway/{*path}".to_owned(),
+            path => path.to_owned(),
+        });
+        assert_eq!(described.collect::<BTreeSet<_>>(), all.difference(&page).cloned().collect());
+    }
+}

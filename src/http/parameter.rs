@@ -103,7 +103,11 @@ impl Parameter {
             .required(Required::False)
             .description(Some(self.about));
         match self.form {
-            Form::Labels => described.style(Some(ParameterStyle::DeepObject)).explode(Some(true)),
+            // Without an example the viewer makes labels up, and finds nothing.
+            Form::Labels => described
+                .style(Some(ParameterStyle::DeepObject))
+                .explode(Some(true))
+                .example(Some(serde_json::json!({}))),
             Form::Texts | Form::Words(_) => described.style(Some(ParameterStyle::Form)).explode(Some(true)),
             Form::Text | Form::Word(_) | Form::Time | Form::Whole { .. } => described,
         }

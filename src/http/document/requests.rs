@@ -93,10 +93,13 @@ described! {
              `result_image_url` or `output.video_urls[0]`; the reason in `message`, `error_message` or `error`, each null, a text or \
              an object of `code` and `message`. Anything else is kept with the raw body.",
         ))
-        .property("generation_id", of_type(Type::String))
-        .property("status", of_type(Type::String).description(Some(
-            "`pending`, `processing`, `completed` or `failed`; another word is kept as still running.",
-        )))
+        .property("generation_id", Ref::from_schema_name("ProviderId"))
+        .property(
+            "status",
+            of_type(Type::String).min_length(Some(1)).description(Some(
+                "`pending`, `processing`, `completed` or `failed`; another word is kept as still running.",
+            )),
+        )
         .property("video_url", nullable_text("The result, once it is completed."))
         .property("message", Object::builder().schema_type(SchemaType::from_iter([Type::String, Type::Object, Type::Null])))
         .required("status")
