@@ -60,6 +60,7 @@ pub(super) fn document(of_routes: utoipa::openapi::OpenApi) -> Value {
         components.add_security_scheme("key", SecurityScheme::Http(key.build()));
     }
     let mut document = serde_json::to_value(&document).unwrap_or_default();
+    refer_to_named(&mut document);
     complete(&mut document);
     show(&mut document);
     name_requests(&mut document);
@@ -71,6 +72,27 @@ fn tag(name: &str, about: &str) -> Tag {
     let mut tag = Tag::new(name);
     tag.description = Some(about.to_owned());
     tag
+}
+
+/// utoipa writes the parameter of a generic type out in full, though it has a name.
+fn refer_to_named(document: &mut Value) {
+    let Some(schemas) = document["components"]["schemas"].as_object_mut() else { return };
+    let named = schemas.clone();
+    for part in schemas.values_mut().filter_map(Value::as_object_mut).flat_map(|schema| schema.values_mut()) {
+        refer_within(part, &named);
+    }
+}
+
+fn refer_within(part: &mut Value, named: &serde_json::Map<String, Value>) {
+    let described = part.get("description").is_some();
+    if let Some((name, _)) = named.iter().find(|(_, schema)| described && part == *schema) {
+        *part = json!({"$ref": format!("#/components/schemas/{name}")});
+    }
+    match part {
+        Value::Object(fields) => fields.values_mut().for_each(|field| refer_within(field, named)),
+        Value::Array(items) => items.iter_mut().for_each(|item| refer_within(item, named)),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
 }
 
 /// In what we write, a field that may be null is always there; utoipa takes every `Option` for one that may be missing.
