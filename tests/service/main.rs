@@ -18,6 +18,7 @@ mod kills;
 mod learning;
 mod lists;
 mod money;
+mod openapi;
 mod operations;
 mod outbox;
 mod page;
