@@ -44,7 +44,8 @@ struct StatsView {
 }
 
 /// What is open, and what a person should look at.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = GenerationStats)]
 struct GenerationsView {
     /// Neither an outcome nor given up; prepared ones are left out.
     open: u64,
@@ -57,7 +58,8 @@ struct GenerationsView {
 }
 
 /// Events on their way, each counted once for every place it goes to, and not beyond 10 001.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = EventStats)]
 struct EventsView {
     pending: u64,
     dead: u64,

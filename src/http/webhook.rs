@@ -13,11 +13,11 @@ use ipnet::IpNet;
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 
-use super::probe::Probe;
 use super::document::refusals::Receiving;
 use super::document::requests::{ProviderWebhook, WebhookReceived};
 use super::extract::Named;
 use super::parameter::{OfFamily, OfToken};
+use super::probe::Probe;
 use super::problem::Problem;
 use super::{AppState, Everything, extract};
 use crate::domain::decision::Disposition;
@@ -39,7 +39,8 @@ pub struct Gate {
 /// Takes a webhook of the provider.
 ///
 /// The URL is the credential: one is minted for each generation, one stands for each family. Answered only when what it says is
-/// on disk. Anything that is wrong with the URL gets the same 404.
+/// on disk. Anything that is wrong with the URL gets the same 404; with a header `Recoup-Probe` in the request it comes back with one that
+/// only this process can give, by which `recoup doctor` knows its own service.
 #[utoipa::path(post, path = "/webhooks/{family}/{token}", tag = "webhooks", operation_id = "receive_webhook",
     params(OfFamily, OfToken),
     request_body(content = ProviderWebhook),

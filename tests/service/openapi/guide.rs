@@ -51,9 +51,10 @@ async fn the_guide_is_true() {
     let guide = include_str!("../../../docs/API.md");
     for (nth, part) in guide.split("```").enumerate() {
         if nth % 2 == 0 {
-            for (said, span_s) in [("<!-- five minutes later -->", 300), ("<!-- an hour later -->", 3_600)] {
-                if part.contains(said) {
-                    world.advance_s(span_s).await;
+            for (said, minutes) in [("<!-- five minutes later -->", 5), ("<!-- an hour later -->", 60)] {
+                // By the minute: in one leap the webhook and the read that it makes needless would be due at once.
+                for _ in 0..if part.contains(said) { minutes } else { 0 } {
+                    world.advance_s(60).await;
                 }
             }
             continue;
