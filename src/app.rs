@@ -28,7 +28,7 @@ use crate::telemetry;
 use crate::worker::dispatch::{CALLERS, Dispatcher, Target};
 use crate::worker::retention::Retention;
 use crate::worker::sweep::{Sweeper, Swept};
-use crate::worker::{Tasks, retention};
+use crate::worker::{Tasks, retention, upkeep};
 
 /// What the workers may take to end after the last request has.
 const SHUTDOWN_MARGIN: Duration = Duration::from_secs(35);
@@ -102,6 +102,7 @@ impl App {
         let (store, writer) = Store::open(&config.database.url).await?;
         let tasks = Tasks::new(stop.clone());
         tasks.spawn("writer", writer.run());
+        tasks.spawn("upkeep", upkeep::run(metrics.clone(), Arc::clone(&clock), stop.clone()));
 
         let rules = Arc::new(config.rules());
         let timeout = config.provider.request_timeout.0;
@@ -147,6 +148,7 @@ impl App {
                 budget,
                 sweeper: swept.clone(),
                 metrics,
+                outlets: outlets(config),
                 metrics_open: listeners.admin.is_some(),
                 provider_url: config.provider.base_url.clone(),
             },
@@ -191,6 +193,12 @@ fn listen(tasks: &Tasks, config: &Config, listeners: Listeners, state: &AppState
         }
     };
     tasks.spawn("listener", server::serve(listeners.public, public, limits, stop.clone()));
+}
+
+/// The names of the places that events go to.
+fn outlets(config: &Config) -> Arc<[String]> {
+    let endpoints = config.events.endpoints.iter().map(|endpoint| endpoint.url.to_string());
+    endpoints.chain([CALLERS.to_owned()]).collect()
 }
 
 /// One task for each place that events go to.

@@ -50,6 +50,23 @@ impl Pacer {
     }
 }
 
+/// Measures how long something takes. By the system's clock: what is measured is the machine.
+#[derive(Clone, Copy, Debug)]
+pub struct Stopwatch(Instant);
+
+impl Stopwatch {
+    /// Begins.
+    #[expect(clippy::disallowed_methods, reason = "the one place that reads the system's clocks")]
+    pub fn start() -> Self {
+        Self(Instant::now())
+    }
+
+    /// How long it has been running.
+    pub fn elapsed(self) -> Duration {
+        self.0.elapsed()
+    }
+}
+
 /// A calendar that parts from the monotonic clock by so much has jumped.
 const JUMP: Duration = Duration::from_secs(10);
 

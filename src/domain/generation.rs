@@ -198,6 +198,19 @@ impl State {
         }
     }
 
+    /// The word of the outcome; `None` while there is none, and for one that was given up.
+    pub fn result(&self) -> Option<&'static str> {
+        match self {
+            Self::Completed { .. } | Self::Failed { .. } | Self::Rejected { .. } => Some(self.status().as_str()),
+            Self::Prepared
+            | Self::Submitting
+            | Self::Unconfirmed
+            | Self::Pending
+            | Self::Processing
+            | Self::Lost { .. } => None,
+        }
+    }
+
     /// Whether the provider is believed to be at it.
     pub fn is_running(&self) -> bool {
         matches!(self, Self::Pending | Self::Processing)

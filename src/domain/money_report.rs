@@ -60,6 +60,9 @@ pub struct Group {
 pub struct MoneyReport {
     /// Everything together.
     pub total: Total,
+    /// By status. Not part of the answer of the API.
+    #[serde(skip)]
+    pub by_status: BTreeMap<Status, u64>,
     /// By where the credits are.
     pub by_state: BTreeMap<CreditState, Sum>,
     /// What would have been lost without reconciliation.
@@ -86,6 +89,7 @@ impl MoneyReport {
     pub fn of(groups: &[Group], awaiting_refund: Sum) -> Self {
         let mut report = Self {
             total: Total::default(),
+            by_status: BTreeMap::new(),
             by_state: CreditState::ALL.iter().map(|state| (*state, Sum::default())).collect(),
             recovered: Sum::default(),
             at_risk: BTreeMap::new(),
@@ -116,6 +120,7 @@ impl MoneyReport {
             sum.amount += amount;
         };
         self.total.count += count;
+        *self.by_status.entry(group.status).or_default() += count;
         self.total.charged += amount;
         if matches!(group.status, Status::Submitting | Status::Unconfirmed | Status::Pending | Status::Processing) {
             self.open += count;

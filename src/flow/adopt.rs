@@ -17,6 +17,7 @@ use crate::domain::time::Time;
 use crate::provider::Provider;
 use crate::provider::budget::{Budget, Spent};
 use crate::store::{Store, StoreError};
+use crate::telemetry::meters;
 
 /// An id the provider does not know is not asked about again for so long: a client that polls a wrong id every few seconds
 /// must not eat the budget.
@@ -89,6 +90,7 @@ impl Adopter {
         };
         let told = self.provider.status(family, provider_id).await;
         self.budget.learn(&told);
+        meters::check(family, &told.answer);
         drop(slot);
         let (answer, said) = (told.answer.clone(), told.said.clone());
         let now = self.clock.now();

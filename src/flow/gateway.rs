@@ -24,6 +24,7 @@ use crate::domain::schedule::Rules;
 use crate::planted;
 use crate::provider::{HttpAnswer, Provider, Purchase, Submitted};
 use crate::store::{Begun, Idempotency, Intent, Repeated, Store, StoreError};
+use crate::telemetry::meters;
 
 /// Pause before an answer that could not be kept is tried again.
 const KEEP_PAUSE: Duration = Duration::from_secs(1);
@@ -129,8 +130,7 @@ impl Gateway {
             submitted = self.submit(purchase).await;
         }
         let (submission, reply) = understand(submitted);
-        metrics::counter!("recoup_purchases_total", "family" => family.path, "result" => reply.result.as_str())
-            .increment(1);
+        meters::purchase(family, reply.result);
         tracing::info!(%id, family = family.path, result = reply.result.as_str(), http_status = reply.http_status,
             error_code = reply.error_code, said = reply.said, "purchase");
         self.keep(id, submission, reply, caller).await;

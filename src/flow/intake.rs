@@ -15,6 +15,7 @@ use crate::domain::notice::{Notice, Word};
 use crate::domain::schedule::Rules;
 use crate::planted;
 use crate::store::{Arrival, Recorded, Replay, Store, StoreError};
+use crate::telemetry::meters;
 
 /// The proof that the token of a callback URL is authentic. Only [`Intake::authenticate`] makes one.
 #[derive(Clone, Copy, Debug)]
@@ -67,7 +68,7 @@ impl Intake {
         let Authentic { family, reference } = authentic;
         let arrival = Arrival::of(family, reference, body, None);
         if let Ok(Notice { word: Word::Unknown(word), .. }) = &arrival.notice {
-            metrics::counter!("recoup_webhook_unknown_status_total", "family" => family.path).increment(1);
+            meters::webhook_unknown_status(family);
             tracing::warn!(
                 family = family.path,
                 status_word = word,
@@ -90,21 +91,21 @@ impl Intake {
     }
 
     async fn take_in(&self, arrival: Arrival) -> Result<Recorded, StoreError> {
-        let family = arrival.family.path;
+        let family = arrival.family;
         if planted::is(planted::Fault::AcknowledgedUnkept) && arrival.body.len().is_multiple_of(8) {
-            return Ok(Recorded { delivery: None, generation: None, disposition: Disposition::Accepted });
+            return Ok(Recorded { delivery: None, generation: None, disposition: Disposition::Accepted, lag: None });
         }
         let recording = self.store.record_webhook(&self.rules, arrival, self.clock.now());
         if planted::is(planted::Fault::AnsweredBeforeCommit) {
             // Handed to the writer, and not waited for.
             drop(recording.now_or_never());
-            return Ok(Recorded { delivery: None, generation: None, disposition: Disposition::Accepted });
+            return Ok(Recorded { delivery: None, generation: None, disposition: Disposition::Accepted, lag: None });
         }
         let recorded = recording.await?;
-        let disposition = recorded.disposition.as_str();
-        metrics::counter!("recoup_webhooks_total", "family" => family, "disposition" => disposition).increment(1);
+        meters::webhook(family, recorded.disposition, recorded.lag);
         if matches!(recorded.disposition, Disposition::Conflict | Disposition::Mismatch | Disposition::Unreadable) {
             let generation = recorded.generation.map(|id| id.to_string());
+            let (family, disposition) = (family.path, recorded.disposition.as_str());
             tracing::warn!(family, disposition, generation, "a webhook that needs a second look");
         }
         Ok(recorded)

@@ -19,6 +19,7 @@ use crate::planted;
 use crate::provider::Provider;
 use crate::provider::budget::{Budget, IN_FLIGHT_MAX, Slot, Spent};
 use crate::store::{Reading, Store, StoreError};
+use crate::telemetry::meters;
 
 /// Candidates looked at for every read that can be made: enough that the lanes have a choice.
 const CANDIDATES: u32 = 64;
@@ -278,8 +279,7 @@ impl Reconciler {
         self.budget.learn(&told);
         drop(slot);
         let http_status = told.http_status.unwrap_or(0);
-        metrics::counter!("recoup_checks_total", "family" => family.path, "http_status" => http_status.to_string())
-            .increment(1);
+        meters::check(family, &told.answer);
         tracing::debug!(%generation, http_status, said = told.said, "asked the provider");
         let decision = self.store.record_answer(&self.rules, &reading, told, self.clock.now()).await?;
         if decision.settled {

@@ -13,9 +13,8 @@ use utoipa_axum::routes;
 use super::auth::ApiKeys;
 use super::document::refusals::Guarded;
 use super::problem::Problem;
-use super::{Api, AppState, Parts, stats};
+use super::{Api, AppState, Parts, scrape};
 use crate::config::Scope;
-use crate::domain::time::Time;
 
 /// One part of the service.
 #[derive(Debug, Serialize, ToSchema)]
@@ -90,27 +89,8 @@ async fn metrics(
     if !parts.metrics_open {
         keys.authorize(&headers, Scope::Read)?;
     }
-    let now = api.clock.now();
-    let backlog = api.store.backlog(stats::AHEAD, now).await?;
-    gauge("recoup_checks_due", i64::try_from(backlog.due).unwrap_or(i64::MAX));
-    // Infinite when more falls due than can be asked about.
-    let forecast = stats::forecast(&backlog, &parts).map_or(f64::INFINITY, |span| span.as_secs_f64());
-    ::metrics::gauge!("recoup_checks_backlog_forecast_seconds").set(forecast);
-    gauge("recoup_generations_needing_attention", api.store.needing_attention().await?);
-    gauge("recoup_status_reads_in_last_minute", i64::try_from(parts.budget.used()).unwrap_or(i64::MAX));
-    let oldest = api.store.next_look_at().await?.map_or(0.0, |next| age_seconds(next, now));
-    ::metrics::gauge!("recoup_oldest_due_age_seconds").set(oldest);
-    let text = parts.metrics.render();
+    let text = scrape::look(&api, &parts).await?.render() + &parts.metrics.render();
     Ok(([(CONTENT_TYPE, HeaderValue::from_static("text/plain; version=0.0.4"))], text).into_response())
-}
-
-fn age_seconds(since: Time, now: Time) -> f64 {
-    now.since(since).as_secs_f64()
-}
-
-#[expect(clippy::cast_precision_loss, clippy::as_conversions, reason = "Prometheus knows only floats")]
-fn gauge(name: &'static str, value: i64) {
-    ::metrics::gauge!(name).set(value as f64);
 }
 
 /// The routes of the operator's side.

@@ -13,6 +13,7 @@ use axum::response::{IntoResponse, Response};
 use super::page::{self, ForEyes};
 use super::problem::Problem;
 use crate::clock::Clock;
+use crate::telemetry::meters;
 
 const REQUEST_ID: &str = "x-request-id";
 /// Longest id taken over from the caller.
@@ -36,8 +37,7 @@ pub(super) async fn request(State(clock): State<Arc<dyn Clock>>, request: Reques
     };
     let status = response.status();
     let (code, cause) = (problem.as_ref().map(Problem::code), problem.as_ref().and_then(Problem::cause));
-    metrics::counter!("recoup_http_requests_total", "route" => route.to_owned(), "status" => status.as_str().to_owned())
-        .increment(1);
+    meters::request(route, status.as_str());
     if status.is_server_error() {
         tracing::error!(%method, route, status = status.as_u16(), duration_ms, request_id = id, code, cause, "request");
     } else if route == "/livez" || route == "/readyz" {

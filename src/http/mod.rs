@@ -22,6 +22,7 @@ mod parameter;
 mod probe;
 mod problem;
 mod registration;
+mod scrape;
 pub mod server;
 mod stats;
 mod view;
@@ -81,6 +82,8 @@ pub struct Parts {
     pub metrics: PrometheusHandle,
     /// Whether metrics are served without a key: on a listener of their own.
     pub metrics_open: bool,
+    /// Where events go: the names of the outlets.
+    pub outlets: Arc<[String]>,
     /// Where the provider is.
     pub provider_url: Url,
 }

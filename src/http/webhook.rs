@@ -22,6 +22,7 @@ use super::problem::Problem;
 use super::{AppState, Everything, extract};
 use crate::domain::decision::Disposition;
 use crate::flow::intake::{Authentic, Intake};
+use crate::telemetry::meters;
 
 /// Who may send webhooks, and how long they may be.
 #[derive(Clone, Debug, Default)]
@@ -55,8 +56,9 @@ async fn receive(
     let headers = request.headers();
     let admitted = gate.admit(intake, &path, peer.ip(), headers);
     let authentic = admitted.map_err(|problem| gate.probe.seal(headers, problem))?;
-    let body =
-        extract::body(request.into_body(), gate.body_bytes_max).await.inspect_err(|problem| refused(problem.code()))?;
+    let body = extract::body(request.into_body(), gate.body_bytes_max)
+        .await
+        .inspect_err(|problem| meters::webhook_refused(problem.code()))?;
     let recorded = intake.receive(authentic, body).await?;
     if recorded.disposition == Disposition::Unreadable {
         return Err(Problem::unreadable_webhook(
@@ -79,7 +81,7 @@ impl Gate {
     fn admit(&self, intake: &Intake, path: &str, peer: IpAddr, headers: &HeaderMap) -> Result<Authentic, Problem> {
         let admitted = self.is_allowed(self.sender(peer, headers));
         intake.authenticate(path).filter(|_| admitted).ok_or_else(|| {
-            refused("NOT_FOUND");
+            meters::webhook_refused("NOT_FOUND");
             Problem::not_found("There is nothing here.")
         })
     }
@@ -108,10 +110,6 @@ impl Gate {
 
 fn contains(networks: &[IpNet], address: IpAddr) -> bool {
     networks.iter().any(|network| network.contains(&address))
-}
-
-fn refused(reason: &'static str) {
-    metrics::counter!("recoup_webhooks_refused_total", "reason" => reason).increment(1);
 }
 
 #[cfg(test)]

@@ -139,6 +139,16 @@ impl Budget {
         self.state().key_refused
     }
 
+    /// How long nothing will be asked: the provider wants rest, refuses our key, or is down.
+    pub fn rest(&self) -> Duration {
+        self.state().rest_until.saturating_sub(self.now())
+    }
+
+    /// Whether so many answers in a row told nothing that the provider counts as down.
+    pub fn is_broken(&self) -> bool {
+        self.state().failures >= BREAKER_TRIPS
+    }
+
     /// Learns from an answer: when to rest, and whether the provider is down.
     pub fn learn(&self, told: &Told) {
         let now = self.now();

@@ -13,6 +13,7 @@ use reqwest::StatusCode;
 use reqwest::header::{HeaderMap, RETRY_AFTER};
 use url::Url;
 
+use crate::clock::Stopwatch;
 use crate::domain::decision::{Answer, Told};
 use crate::domain::family::Family;
 use crate::domain::id::ProviderId;
@@ -20,6 +21,7 @@ use crate::domain::notice::Notice;
 use crate::domain::schedule::RATE_LIMITED_PAUSE_MAX;
 use crate::outgoing::client_builder;
 use crate::secret::Secret;
+use crate::telemetry::meters::{self, Operation};
 
 pub use crate::outgoing::{ClientError, http_client};
 pub use submit::{HttpAnswer, Purchase, Submitted};
@@ -41,11 +43,21 @@ pub trait Provider: std::fmt::Debug + Send + Sync {
 
 impl Provider for ProviderClient {
     fn status<'a>(&'a self, family: &'static Family, provider_id: &'a ProviderId) -> BoxFuture<'a, Told> {
-        Box::pin(self.read_status(family, provider_id))
+        Box::pin(async move {
+            let watch = Stopwatch::start();
+            let told = self.read_status(family, provider_id).await;
+            meters::provider_answer(Operation::Status, told.http_status, watch.elapsed());
+            told
+        })
     }
 
     fn submit<'a>(&'a self, purchase: &'a Purchase) -> BoxFuture<'a, Submitted> {
-        Box::pin(self.send_purchase(purchase))
+        Box::pin(async move {
+            let watch = Stopwatch::start();
+            let submitted = self.send_purchase(purchase).await;
+            meters::provider_answer(Operation::Submit, submitted.http_status(), watch.elapsed());
+            submitted
+        })
     }
 }
 

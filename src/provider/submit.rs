@@ -57,6 +57,16 @@ pub enum Submitted {
     NoAnswer(String),
 }
 
+impl Submitted {
+    /// The HTTP status, where there was one.
+    pub(super) fn http_status(&self) -> Option<u16> {
+        match self {
+            Self::Answered(HttpAnswer { status, .. }) | Self::BrokenOff { status, .. } => Some(*status),
+            Self::NotSent(_) | Self::NoAnswer(_) => None,
+        }
+    }
+}
+
 impl ProviderClient {
     /// `POST /v1/{family}/generate` (provider.md section 2)
     pub(super) async fn send_purchase(&self, purchase: &Purchase) -> Submitted {

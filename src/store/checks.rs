@@ -275,17 +275,11 @@ impl Tx<'_> {
     }
 
     fn answer_check(&self, check: CheckId, told: &Told, now: Time) -> Result<(), StoreError> {
-        let answer = match told.answer {
-            Answer::Known(_) => "known",
-            Answer::NotFound => "not_found",
-            Answer::Paused { .. } => "paused",
-            Answer::Nothing => "nothing",
-        };
         let rows = self.execute(
             "UPDATE checks SET answered_at = ?1, answer = ?2, http_status = ?3, said = ?4, body = ?5 WHERE uid = ?6",
             params![
                 now.as_ms(),
-                answer,
+                told.answer.word(),
                 told.http_status,
                 told.said,
                 told.body.get(..told.body.len().min(BODY_BYTES_MAX)),

@@ -1,6 +1,7 @@
 //! Webhooks: one transaction takes the delivery, the decision and its events; lists and single ones are read back.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use rusqlite::params;
 use sha2::{Digest, Sha256};
@@ -61,6 +62,8 @@ pub struct Recorded {
     pub generation: Option<GenerationId>,
     /// What became of it.
     pub disposition: Disposition,
+    /// How long it came behind the read that had found the outcome, if it did.
+    pub lag: Option<Duration>,
 }
 
 /// One received webhook.
@@ -240,7 +243,7 @@ impl Tx<'_> {
                 self.decide(rules, stored, &fact, now)?;
             }
             self.sums.tallies.webhook(arrival.family, disposition, None, now);
-            return Ok(Recorded { delivery, generation, disposition });
+            return Ok(Recorded { delivery, generation, disposition, lag: None });
         }
         let (row, before, decision, full) = match subject {
             Subject::Nothing => return Err(StoreError::Failed("a readable webhook about nothing".to_owned())),
@@ -260,7 +263,7 @@ impl Tx<'_> {
         self.sums.tallies.webhook(arrival.family, disposition, lag, now);
         let full = full && disposition == Disposition::Duplicate;
         let delivery = if full { None } else { self.keep(Some(row), arrival, disposition, now)? };
-        Ok(Recorded { delivery, generation, disposition })
+        Ok(Recorded { delivery, generation, disposition, lag })
     }
 
     /// What a webhook is about, and what it means for it. A generation nobody has told us of is taken on.

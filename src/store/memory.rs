@@ -50,8 +50,9 @@ impl Memory {
             SqlitePoolOptions::new().max_connections(1).idle_timeout(None).connect_lazy_with(self.options.clone());
         let (changes, waiters) = (broadcast::Sender::new(CHANGES_KEPT), Waiters::default());
         let listeners = Listeners { changes: changes.clone(), waiters: waiters.clone() };
-        let (queue, writer) = writer::new(Source::Memory(self.uri.clone()), listeners);
-        (Store { readers, writer: queue, changes, waiters, _lock: None }, writer)
+        let source = Source::Memory(self.uri.clone());
+        let (queue, writer) = writer::new(source.clone(), listeners);
+        (Store { readers, writer: queue, changes, waiters, source, _lock: None }, writer)
     }
 
     /// Empties every table, for the next history.

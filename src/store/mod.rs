@@ -38,6 +38,7 @@ mod timeline;
 mod tx;
 #[cfg(test)]
 mod upgrade;
+mod vitals;
 mod waiters;
 mod walk;
 mod writer;
@@ -67,6 +68,7 @@ pub use sessions::Session;
 pub use submissions::{Begun, Intent, SubmissionRecord};
 pub use timeline::Entry;
 pub use tx::Changes;
+pub use vitals::{Unsent, Vitals};
 pub use waiters::Watched;
 pub use writer::Writer;
 
@@ -170,6 +172,7 @@ pub struct Store {
     writer: queue::Queue,
     changes: broadcast::Sender<Changes>,
     waiters: Waiters,
+    source: Source,
     /// `None` for one that only reads.
     _lock: Option<Arc<Lock>>,
 }
@@ -203,8 +206,9 @@ impl Store {
         let waiters = Waiters::default();
         let listeners = Listeners { changes: changes.clone(), waiters: waiters.clone() };
         connection.close().await.map_err(|error| unusable(&error))?;
-        let (queue, writer) = writer::new(Source::File { path, pages_max: None }, listeners);
-        Ok((Self { readers, writer: queue, changes, waiters, _lock: Some(lock) }, writer))
+        let source = Source::File { path, pages_max: None };
+        let (queue, writer) = writer::new(source.clone(), listeners);
+        Ok((Self { readers, writer: queue, changes, waiters, source, _lock: Some(lock) }, writer))
     }
 
     /// Opens the database only to read, beside the process that has it. Writes are refused.
@@ -224,8 +228,9 @@ impl Store {
         // A queue nobody serves: what is handed in is refused.
         let waiters = Waiters::default();
         let listeners = Listeners { changes: changes.clone(), waiters: waiters.clone() };
-        let (queue, _) = writer::new(Source::File { path, pages_max: None }, listeners);
-        Ok(Self { readers, writer: queue, changes, waiters, _lock: None })
+        let source = Source::File { path, pages_max: None };
+        let (queue, _) = writer::new(source.clone(), listeners);
+        Ok(Self { readers, writer: queue, changes, waiters, source, _lock: None })
     }
 
     /// Hears of every generation that changed, after its commit.

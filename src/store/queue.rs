@@ -1,24 +1,61 @@
 //! Commands on their way to the writer: each waits with its caller, and answers it when the group it was in is committed.
 
 use std::fmt::Debug;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
 use super::StoreError;
 use super::tx::Tx;
+use crate::clock::Stopwatch;
 
 /// Commands that may wait; more are told to come back later.
 const QUEUE_MAX: usize = 4_096;
 
 /// Where commands are handed in.
 #[derive(Clone, Debug)]
-pub(super) struct Queue(mpsc::Sender<Box<dyn Command>>);
+pub(super) struct Queue {
+    commands: mpsc::Sender<Box<dyn Command>>,
+    waiting: Waiting,
+}
+
+/// Since when the writer has been at its present group; `None` while it waits for one. Whatever waits came after that.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Waiting(Arc<Mutex<Option<Stopwatch>>>);
+
+impl Waiting {
+    /// The writer takes up a group.
+    pub(super) fn take_up(&self) -> Stopwatch {
+        *self.since().insert(Stopwatch::start())
+    }
+
+    /// It is done with it.
+    pub(super) fn rest(&self) {
+        *self.since() = None;
+    }
+
+    fn since(&self) -> MutexGuard<'_, Option<Stopwatch>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 impl Queue {
     /// A queue, and its other end.
-    pub(super) fn new() -> (Self, mpsc::Receiver<Box<dyn Command>>) {
+    pub(super) fn new() -> (Self, mpsc::Receiver<Box<dyn Command>>, Waiting) {
         let (sender, commands) = mpsc::channel(QUEUE_MAX);
-        (Self(sender), commands)
+        let waiting = Waiting::default();
+        (Self { commands: sender, waiting: waiting.clone() }, commands, waiting)
+    }
+
+    /// Commands that wait.
+    pub(super) fn length(&self) -> usize {
+        self.commands.max_capacity() - self.commands.capacity()
+    }
+
+    /// The longest that any command can have waited.
+    pub(super) fn oldest(&self) -> Duration {
+        self.waiting.since().map_or(Duration::ZERO, Stopwatch::elapsed)
     }
 }
 
@@ -74,7 +111,7 @@ impl Queue {
     {
         let (caller, result) = oneshot::channel();
         let command = Box::new(Call { work, result: None, caller });
-        self.0.try_send(command).map_err(|error| {
+        self.commands.try_send(command).map_err(|error| {
             StoreError::Unavailable(match error {
                 mpsc::error::TrySendError::Full(_) => "too many writes are waiting".to_owned(),
                 mpsc::error::TrySendError::Closed(_) => "the writer has ended".to_owned(),

@@ -74,7 +74,7 @@ impl Tx<'_> {
         let row = self.last_added();
         self.label(row, generation)?;
         self.sums.count(None, Some(generation));
-        self.changed.push(Change::of(generation));
+        self.changed.push(Change::of(None, generation));
         self.tell(row, decision, now)?;
         Ok(row)
     }
@@ -97,7 +97,7 @@ impl Tx<'_> {
             self.label(*row, after)?;
         }
         self.sums.count(Some(before), Some(after));
-        self.changed.push(Change::of(after));
+        self.changed.push(Change::of(Some(before), after));
         Ok(())
     }
 

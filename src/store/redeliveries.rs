@@ -86,7 +86,7 @@ impl Tx<'_> {
             |row| Ok(row.get(0)?),
         )?;
         let id = uid.as_deref().and_then(GenerationId::from_bytes);
-        self.changed.extend(id.map(|id| Change { id, look_at: None, told: true, for_caller: true }));
+        self.changed.extend(id.map(|id| Change { id, look_at: None, told: true, for_caller: true, outcome: None }));
         Ok(())
     }
 }

@@ -55,6 +55,11 @@ impl Bounded {
     pub fn is_zero(self) -> bool {
         self.0 == 0
     }
+
+    /// The count; one more than the bound when there are more.
+    pub fn rows(self) -> u64 {
+        self.0
+    }
 }
 
 impl std::fmt::Display for Bounded {
@@ -132,14 +137,5 @@ impl Store {
         .await?;
         let count = |rows| u64::try_from(rows).unwrap_or(0);
         Ok(Backlog { due: count(due), oldest: oldest.map(Time::from_ms), arriving: count(arriving) })
-    }
-
-    /// How many generations call for a person.
-    ///
-    /// # Errors
-    /// [`StoreError`] when the database cannot be read.
-    pub async fn needing_attention(&self) -> Result<i64, StoreError> {
-        let count = sqlx::query_scalar("SELECT count(*) FROM generations WHERE attention IS NOT NULL");
-        Ok(count.fetch_one(&self.readers).await?)
     }
 }

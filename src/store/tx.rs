@@ -12,6 +12,7 @@ use crate::domain::experience::{Experience, Kind};
 use crate::domain::generation::Generation;
 use crate::domain::id::GenerationId;
 use crate::domain::time::Time;
+use crate::telemetry::meters::Outcome;
 
 /// A generation changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,16 +25,35 @@ pub struct Change {
     pub told: bool,
     /// Whether a caller of the gateway wants to be told of it itself.
     pub for_caller: bool,
+    /// The first outcome, when this brought it.
+    pub outcome: Option<Outcome>,
 }
 
 /// What one commit changed.
 pub type Changes = Arc<[Change]>;
 
 impl Change {
-    pub(super) fn of(generation: &Generation) -> Self {
+    pub(super) fn of(before: Option<&Generation>, generation: &Generation) -> Self {
         let look_at = [generation.watch.check_at, generation.watch.turn_at].into_iter().flatten().min();
-        Self { id: generation.id, look_at, told: false, for_caller: false }
+        Self { id: generation.id, look_at, told: false, for_caller: false, outcome: first_outcome(before, generation) }
     }
+}
+
+/// The outcome, when `before` had none. How long it took is known only of what was known before.
+fn first_outcome(before: Option<&Generation>, after: &Generation) -> Option<Outcome> {
+    let result = after.state.result()?;
+    if before.is_some_and(|before| before.state.result().is_some()) {
+        return None;
+    }
+    let learned = after.state.learned();
+    let settled_at = after.state.settled_at().filter(|_| before.is_some());
+    Some(Outcome {
+        family: after.family,
+        result,
+        source: learned.map(|learned| learned.source),
+        recovered: learned.is_some_and(|learned| learned.recovered),
+        took: settled_at.map(|at| at.since(after.began_at())),
+    })
 }
 
 /// What a command writes with.

@@ -11,12 +11,13 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 
 use super::StoreError;
 use super::checkpoint::Checkpoints;
-use super::queue::{Command, Queue};
+use super::queue::{Command, Queue, Waiting};
 use super::source::Source;
 use super::tx::{Change, Changes, Lessons, Sums, Tx};
 use super::waiters::Waiters;
 use crate::clock::Pacer;
 use crate::domain::experience::Experience;
+use crate::telemetry::meters;
 
 /// How often what was learned is written down.
 const LESSONS_EVERY: Duration = Duration::from_millis(10);
@@ -37,6 +38,7 @@ pub struct Writer {
     lessons_pace: Pacer,
     source: Source,
     commands: mpsc::Receiver<Box<dyn Command>>,
+    waiting: Waiting,
     listeners: Listeners,
     checkpoints: Checkpoints,
 }
@@ -51,6 +53,9 @@ pub(super) struct Listeners {
 impl Listeners {
     fn tell(&self, changes: Vec<Change>) {
         self.waiters.wake(changes.iter().map(|change| change.id));
+        for outcome in changes.iter().filter_map(|change| change.outcome) {
+            meters::outcome(outcome);
+        }
         if !changes.is_empty() {
             // No listener is no fault.
             drop(self.changes.send(changes.into()));
@@ -60,7 +65,7 @@ impl Listeners {
 
 /// A writer for the database at `source`, which is opened when the first command comes.
 pub(super) fn new(source: Source, listeners: Listeners) -> (Queue, Writer) {
-    let (queue, commands) = Queue::new();
+    let (queue, commands, waiting) = Queue::new();
     let checkpoints = Checkpoints::new(source.clone());
     (
         queue,
@@ -71,6 +76,7 @@ pub(super) fn new(source: Source, listeners: Listeners) -> (Queue, Writer) {
             lessons_pace: Pacer::default(),
             source,
             commands,
+            waiting,
             listeners,
             checkpoints,
         },
@@ -157,11 +163,16 @@ impl Writer {
 
     fn serve(&mut self, mut group: Vec<Box<dyn Command>>) -> Answers {
         let mut changed = Vec::new();
+        let watch = self.waiting.take_up();
         let result = self.commit(&mut group, &mut changed);
+        self.waiting.rest();
         if let Err(error) = &result {
+            meters::commit_failed();
             // SQLite may have rolled back by itself (a full disk).
             tracing::warn!(%error, "a group of writes was not committed");
             self.connection = None;
+        } else {
+            meters::commit(group.len(), watch.elapsed());
         }
         Answers { group, result, changed }
     }

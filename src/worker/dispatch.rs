@@ -18,6 +18,7 @@ use crate::domain::time::Time;
 use crate::sink::signature::SigningKeys;
 use crate::sink::{Attempt, Message, Sink, TIMEOUT};
 use crate::store::{Batch, Handed, Store, StoreError, Wants};
+use crate::telemetry::meters;
 
 /// Attempts under way at one outlet.
 const IN_FLIGHT_MAX: usize = 64;
@@ -188,7 +189,8 @@ impl Dispatcher {
             }
             Attempt::Failed { status, said, retry_after } => (again(retry_after), status, said),
         };
-        metrics::counter!("recoup_event_attempts_total", "state" => outlook.state().as_str()).increment(1);
+        let lag = matches!(outlook, Outlook::Delivered).then(|| now.since(event.at));
+        meters::event_attempt(outlook.state(), lag);
         if outlook == Outlook::Dead {
             tracing::error!(event = %event.id, generation = %event.generation, outlet = self.name, said, "an event is dead");
         }

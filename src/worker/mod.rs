@@ -6,6 +6,7 @@
 pub mod dispatch;
 pub mod retention;
 pub mod sweep;
+pub mod upkeep;
 
 use std::fmt::Display;
 use std::future::Future;

@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use crate::store::{Store, StoreError};
+use crate::telemetry::meters;
 
 /// How often there is a look for something to remove.
 const EVERY: Duration = Duration::from_hours(1);
@@ -56,13 +57,19 @@ pub async fn run(
 /// One batch of each kind; tells how much was removed.
 async fn remove(retention: Retention, store: &Store, clock: &dyn Clock) -> Result<usize, StoreError> {
     let now = clock.now();
-    let mut removed = store.prune_idempotency_keys(BATCH, now).await?;
+    let keys = store.prune_idempotency_keys(BATCH, now).await?;
+    meters::removed("idempotency_keys", keys);
+    let mut removed = keys;
     if !retention.payloads.is_zero() {
-        removed += store.prune_bodies(now - retention.payloads, BATCH, now).await?;
+        let bodies = store.prune_bodies(now - retention.payloads, BATCH, now).await?;
+        meters::removed("payloads", bodies);
+        removed += bodies;
     }
     if !retention.generations.is_zero() {
         let refunds_before = now - retention.refund_window;
-        removed += store.prune_generations(now - retention.generations, refunds_before, BATCH).await?;
+        let rows = store.prune_generations(now - retention.generations, refunds_before, BATCH).await?;
+        meters::removed("generations", rows);
+        removed += rows;
     }
     Ok(removed)
 }

@@ -86,7 +86,7 @@ pub(crate) async fn refused(http: &reqwest::Client, url: &str) -> BTreeMap<Strin
         let (state, count) = line.split_once("\"} ").unwrap();
         (state.to_owned(), count.parse().unwrap())
     };
-    attempts.map(count).filter(|(state, _)| state != "delivered").collect()
+    attempts.map(count).filter(|(state, count)| state != "delivered" && *count > 0).collect()
 }
 
 fn program(language: &str) -> Command {

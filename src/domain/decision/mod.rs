@@ -72,6 +72,18 @@ pub enum Answer {
     Nothing,
 }
 
+impl Answer {
+    /// In a word.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Known(_) => "known",
+            Self::NotFound => "not_found",
+            Self::Paused { .. } => "paused",
+            Self::Nothing => "nothing",
+        }
+    }
+}
+
 /// What the provider answered to a read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Told {

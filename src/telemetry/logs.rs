@@ -1,9 +1,7 @@
-//! Logs and counters: set up once in a process.
+//! Logs to standard error.
 
 use std::io::IsTerminal;
-use std::sync::OnceLock;
 
-use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::EnvFilter;
 
 use crate::config::{Log, LogFormat};
@@ -19,18 +17,4 @@ pub fn log(settings: &Log) {
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
     // Already set up by somebody who embeds us: that is theirs to say.
     drop(if json { builder.json().flatten_event(true).try_init() } else { builder.try_init() });
-}
-
-/// The counters of this process.
-pub fn metrics() -> PrometheusHandle {
-    static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
-    HANDLE
-        .get_or_init(|| {
-            let recorder = PrometheusBuilder::new().build_recorder();
-            let handle = recorder.handle();
-            drop(metrics::set_global_recorder(recorder));
-            metrics::gauge!("recoup_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
-            handle
-        })
-        .clone()
 }
