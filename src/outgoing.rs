@@ -5,6 +5,7 @@ use std::time::Duration;
 
 /// Time to connect; the whole request has its own limit.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+const USER_AGENT: &str = concat!("recoup/", env!("CARGO_PKG_VERSION"));
 
 /// The client cannot be made.
 #[derive(Debug, thiserror::Error)]
@@ -19,17 +20,38 @@ pub fn http_client(timeout: Duration) -> Result<reqwest::Client, ClientError> {
     Ok(client_builder(timeout).timeout(timeout).build()?)
 }
 
+/// A client for a thread that may wait; it cannot be made inside the runtime.
+///
+/// # Errors
+/// [`ClientError`] when TLS cannot be set up.
+pub fn blocking_client(timeout: Duration) -> Result<reqwest::blocking::Client, ClientError> {
+    // Already installed is as good.
+    drop(rustls::crypto::ring::default_provider().install_default());
+    Ok(reqwest::blocking::Client::builder()
+        .redirect(reqwest::redirect::Policy::none())
+        .no_proxy()
+        .timeout(timeout)
+        .connect_timeout(CONNECT_TIMEOUT.min(timeout))
+        .user_agent(USER_AGENT)
+        .tls_certs_only(roots())
+        .build()?)
+}
+
+/// The bundled roots.
+fn roots() -> impl Iterator<Item = reqwest::Certificate> {
+    let roots = webpki_root_certs::TLS_SERVER_ROOT_CERTS.iter();
+    roots.filter_map(|root| reqwest::Certificate::from_der(root).ok())
+}
+
 /// The same, to be completed. `timeout` bounds the time to connect only.
 pub fn client_builder(timeout: Duration) -> reqwest::ClientBuilder {
     // Already installed is as good.
     drop(rustls::crypto::ring::default_provider().install_default());
-    let roots = webpki_root_certs::TLS_SERVER_ROOT_CERTS.iter();
-    let roots = roots.filter_map(|root| reqwest::Certificate::from_der(root).ok());
     reqwest::Client::builder()
         .redirect(reqwest::redirect::Policy::none())
         .no_proxy()
         .retry(reqwest::retry::never())
         .connect_timeout(CONNECT_TIMEOUT.min(timeout))
-        .user_agent(concat!("recoup/", env!("CARGO_PKG_VERSION")))
-        .tls_certs_only(roots)
+        .user_agent(USER_AGENT)
+        .tls_certs_only(roots())
 }

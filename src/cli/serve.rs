@@ -15,7 +15,8 @@ use crate::telemetry;
 pub(super) async fn run(arguments: ConfigArgument) -> anyhow::Result<ExitCode> {
     let Loaded { config, file, warnings } = arguments.load()?;
     config.require_for_serve()?;
-    telemetry::log(&config.log);
+    // To the end: what is left of the traces is sent when this is dropped.
+    let _traces = telemetry::start(&config.log)?;
     for warning in warnings {
         tracing::warn!(warning, "configuration");
     }

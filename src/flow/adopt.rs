@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use tokio::sync::Mutex;
+use tracing::Instrument;
 
 use crate::clock::Clock;
 use crate::domain::decision::Answer;
@@ -88,15 +89,17 @@ impl Adopter {
                 return Err(error.into());
             }
         };
-        let told = self.provider.status(family, provider_id).await;
+        let asking = tracing::info_span!("check.ask", otel.kind = "client", family = family.path);
+        let told = self.provider.status(family, provider_id).instrument(asking).await;
         self.budget.learn(&told);
         meters::check(family, &told.answer);
         drop(slot);
         let (answer, said) = (told.answer.clone(), told.said.clone());
         let now = self.clock.now();
         let prompt = prompt(&told.body);
-        let adopted =
-            self.store.record_stray_answer(&self.rules, family, provider_id, check, told, prompt, now).await?;
+        let settling = tracing::info_span!("check.settle", answer = told.answer.word());
+        let adopted = self.store.record_stray_answer(&self.rules, family, provider_id, check, told, prompt, now);
+        let adopted = adopted.instrument(settling).await?;
         match (adopted, answer) {
             (Some(generation), _) => Ok(generation),
             (None, Answer::NotFound) => {

@@ -9,6 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 use crate::clock::Clock;
 use crate::domain::callback::{CallbackKeys, Reference, callback_url};
@@ -67,6 +68,8 @@ pub struct Wanted {
     pub content_type: Option<String>,
     /// The caller's labels.
     pub metadata: Option<std::collections::BTreeMap<String, String>>,
+    /// The caller named a trace: the provider is told of it, too.
+    pub pass_trace: bool,
     /// The caller's idempotency key: API key and route, and the key.
     pub idempotency: Option<(String, String)>,
 }
@@ -115,17 +118,20 @@ impl Gateway {
         if planted::is(planted::Fault::IntentAfterwards) {
             let pieces = wanted.order.with_callback_url(&callback_url);
             let (family, body, content_type) = (wanted.family, wanted.body.clone(), wanted.content_type.clone());
-            self.submit(Purchase { family, body, pieces, content_type }).await;
+            self.submit(Purchase { family, body, pieces, content_type, pass_trace: false }).await;
         }
-        match self.store.begin_purchase(&self.rules, intent, now).await {
+        let intending = tracing::info_span!("purchase.intent", generation = %id, family = wanted.family.path);
+        match self.store.begin_purchase(&self.rules, intent, now).instrument(intending).await {
             Ok(Begun::New) => {}
             Ok(Begun::Repeated(repeated)) => return drop(caller.send(repeat(repeated))),
             Err(error) => return drop(caller.send(Err(error.into()))),
         }
-        let Wanted { family, order, body, content_type, .. } = wanted;
+        let Wanted { family, order, body, content_type, pass_trace, .. } = wanted;
         let pieces = order.with_callback_url(&callback_url);
-        let purchase = Purchase { family, body, pieces, content_type };
-        let mut submitted = self.submit(purchase.clone()).await;
+        let purchase = Purchase { family, body, pieces, content_type, pass_trace };
+        let submitting =
+            tracing::info_span!("purchase.submit", otel.kind = "client", generation = %id, family = family.path);
+        let mut submitted = self.submit(purchase.clone()).instrument(submitting).await;
         if planted::is(planted::Fault::BoughtTwice) && matches!(submitted, Submitted::NoAnswer(_)) {
             submitted = self.submit(purchase).await;
         }
@@ -160,7 +166,9 @@ impl Gateway {
         let mut caller = Some(caller);
         loop {
             let now = self.clock.now();
-            let kept = self.store.finish_purchase(&self.rules, id, submission.clone(), reply.clone(), now).await;
+            let kept = self.store.finish_purchase(&self.rules, id, submission.clone(), reply.clone(), now);
+            let settling = tracing::info_span!("purchase.settle", generation = %id, result = reply.result.as_str());
+            let kept = kept.instrument(settling).await;
             if let Some(caller) = caller.take() {
                 let bought = Bought { generation: id, reply: reply.clone(), replayed: false, recorded: kept.is_ok() };
                 // Who asked may have gone.

@@ -5,6 +5,8 @@
 use std::sync::Arc;
 
 use futures_util::FutureExt;
+use tracing::Instrument;
+use tracing::field::{Empty, display};
 
 use crate::clock::Clock;
 use crate::domain::callback::{CallbackKeys, Reference};
@@ -54,6 +56,7 @@ pub enum ReplayError {
 impl Intake {
     /// Whether the path after `/webhooks/` (`{family}/{token}`) is one of ours.
     pub fn authenticate(&self, path: &str) -> Option<Authentic> {
+        let _verifying = tracing::info_span!("webhook.verify").entered();
         let (family, token) = path.rsplit_once('/')?;
         let family = Family::of(family)?;
         let reference = self.keys.verify(family, token)?;
@@ -66,7 +69,8 @@ impl Intake {
     /// [`StoreError`] when nothing was kept: the provider has to send it again.
     pub async fn receive(&self, authentic: Authentic, body: Vec<u8>) -> Result<Recorded, StoreError> {
         let Authentic { family, reference } = authentic;
-        let arrival = Arrival::of(family, reference, body, None);
+        let parsing = tracing::info_span!("webhook.parse", bytes = body.len());
+        let arrival = parsing.in_scope(|| Arrival::of(family, reference, body, None));
         if let Ok(Notice { word: Word::Unknown(word), .. }) = &arrival.notice {
             meters::webhook_unknown_status(family);
             tracing::warn!(
@@ -95,13 +99,17 @@ impl Intake {
         if planted::is(planted::Fault::AcknowledgedUnkept) && arrival.body.len().is_multiple_of(8) {
             return Ok(Recorded { delivery: None, generation: None, disposition: Disposition::Accepted, lag: None });
         }
+        let settling =
+            tracing::info_span!("webhook.settle", family = family.path, generation = Empty, disposition = Empty);
         let recording = self.store.record_webhook(&self.rules, arrival, self.clock.now());
         if planted::is(planted::Fault::AnsweredBeforeCommit) {
             // Handed to the writer, and not waited for.
             drop(recording.now_or_never());
             return Ok(Recorded { delivery: None, generation: None, disposition: Disposition::Accepted, lag: None });
         }
-        let recorded = recording.await?;
+        let recorded = recording.instrument(settling.clone()).await?;
+        settling.record("disposition", recorded.disposition.as_str());
+        settling.record("generation", recorded.generation.map(display));
         meters::webhook(family, recorded.disposition, recorded.lag);
         if matches!(recorded.disposition, Disposition::Conflict | Disposition::Mismatch | Disposition::Unreadable) {
             let generation = recorded.generation.map(|id| id.to_string());

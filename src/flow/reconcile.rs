@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex as StdMutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Mutex, mpsc, oneshot, watch};
+use tracing::{Instrument, Span};
 
 use crate::clock::{Clock, JumpWatch};
 use crate::domain::decision::Decision;
@@ -143,6 +144,8 @@ pub struct Ask {
     pub id: GenerationId,
     /// Where the answer goes.
     pub answer: oneshot::Sender<Result<CheckId, AskError>>,
+    /// The request it came in.
+    pub span: Span,
 }
 
 /// Where people's requests for a read are handed in.
@@ -162,7 +165,7 @@ impl Asks {
     /// [`AskError`] says why it was not asked.
     pub async fn check(&self, id: GenerationId) -> Result<CheckId, AskError> {
         let (answer, answered) = oneshot::channel();
-        self.0.send(Ask { id, answer }).await.map_err(|_| AskError::Stopping)?;
+        self.0.send(Ask { id, answer, span: Span::current() }).await.map_err(|_| AskError::Stopping)?;
         answered.await.unwrap_or(Err(AskError::Stopping))
     }
 }
@@ -275,13 +278,16 @@ impl Reconciler {
         let Some(provider_id) = &reading.generation.provider_id else {
             return Err(StoreError::Failed(format!("a read about {generation}, which has no id")));
         };
-        let told = self.provider.status(family, provider_id).await;
+        let asking = tracing::info_span!("check.ask", otel.kind = "client", %generation, family = family.path);
+        let told = self.provider.status(family, provider_id).instrument(asking).await;
         self.budget.learn(&told);
         drop(slot);
         let http_status = told.http_status.unwrap_or(0);
         meters::check(family, &told.answer);
         tracing::debug!(%generation, http_status, said = told.said, "asked the provider");
-        let decision = self.store.record_answer(&self.rules, &reading, told, self.clock.now()).await?;
+        let settling = tracing::info_span!("check.settle", %generation, answer = told.answer.word());
+        let decision = self.store.record_answer(&self.rules, &reading, told, self.clock.now());
+        let decision = decision.instrument(settling).await?;
         if decision.settled {
             let status = decision.generation.state.status().as_str();
             let recovered = decision.generation.state.learned().is_some_and(|learned| learned.recovered);

@@ -143,8 +143,8 @@ async fn buy(
     let (order, body_sha256) = read(family, body.clone()).await?;
     let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).map(str::to_owned);
     let scope = format!("{} POST /gateway/v1/{}/generate", caller.0, family.path);
-    let wanted =
-        Wanted { family, order, body, body_sha256, content_type, metadata, idempotency: key.map(|key| (scope, key)) };
+    let (idempotency, pass_trace) = (key.map(|key| (scope, key)), headers.contains_key("traceparent"));
+    let wanted = Wanted { family, order, body, body_sha256, content_type, metadata, pass_trace, idempotency };
     let (answer, answered) = oneshot::channel();
     let gateway = counter.gateway.clone();
     // A caller that hangs up drops this future, not the purchase.

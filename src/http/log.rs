@@ -9,11 +9,13 @@ use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderValue, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use tracing::field::Empty;
+use tracing::{Instrument, Span};
 
 use super::page::{self, ForEyes};
 use super::problem::Problem;
 use crate::clock::Clock;
-use crate::telemetry::meters;
+use crate::telemetry::{meters, traces};
 
 const REQUEST_ID: &str = "x-request-id";
 /// Longest id taken over from the caller.
@@ -21,6 +23,23 @@ const REQUEST_ID_BYTES_MAX: usize = 128;
 
 /// Wraps a request.
 pub(super) async fn request(State(clock): State<Arc<dyn Clock>>, request: Request, next: Next) -> Response {
+    let span = span(&request);
+    answer(clock, request, next).instrument(span).await
+}
+
+/// The request as a trace shows it: part of the caller's, where it names one.
+fn span(request: &Request) -> Span {
+    let route = request.extensions().get::<MatchedPath>().map_or("unmatched", MatchedPath::as_str);
+    let method = request.method();
+    let span = tracing::info_span!(
+        "request", otel.name = format_args!("{method} {route}"), otel.kind = "server", otel.status_code = Empty,
+        "http.request.method" = %method, "http.route" = route, "http.response.status_code" = Empty, request_id = Empty
+    );
+    traces::adopt(&span, |name| request.headers().get(name)?.to_str().ok());
+    span
+}
+
+async fn answer(clock: Arc<dyn Clock>, request: Request, next: Next) -> Response {
     let id = request_id(&request);
     let method = request.method().clone();
     let matched = request.extensions().get::<MatchedPath>().cloned();
@@ -38,6 +57,11 @@ pub(super) async fn request(State(clock): State<Arc<dyn Clock>>, request: Reques
     let status = response.status();
     let (code, cause) = (problem.as_ref().map(Problem::code), problem.as_ref().and_then(Problem::cause));
     meters::request(route, status.as_str());
+    let span = Span::current();
+    span.record("http.response.status_code", status.as_u16()).record("request_id", &id);
+    if status.is_server_error() {
+        span.record("otel.status_code", "ERROR");
+    }
     if status.is_server_error() {
         tracing::error!(%method, route, status = status.as_u16(), duration_ms, request_id = id, code, cause, "request");
     } else if route == "/livez" || route == "/readyz" {

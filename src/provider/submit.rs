@@ -8,6 +8,7 @@ use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, RETRY
 use super::{ProviderClient, describe, read_bounded};
 use crate::domain::family::Family;
 use crate::domain::purchase::Piece;
+use crate::telemetry::traces;
 
 /// Slowest upload that is waited for, in bytes a second: 67 MB of images need more than the usual time limit.
 const UPLOAD_BYTES_PER_SECOND: u64 = 256 * 1_024;
@@ -24,6 +25,8 @@ pub struct Purchase {
     pub pieces: Vec<Piece>,
     /// The caller's `Content-Type`.
     pub content_type: Option<String>,
+    /// The provider is told which trace this is part of.
+    pub pass_trace: bool,
 }
 
 /// A complete answer.
@@ -82,6 +85,7 @@ impl ProviderClient {
             .header(CONTENT_LENGTH, length)
             .timeout(self.timeout + Duration::from_secs(length / UPLOAD_BYTES_PER_SECOND))
             .body(reqwest::Body::wrap_stream(body));
+        let request = if purchase.pass_trace { traces::pass_on(request) } else { request };
         let response = match request.send().await {
             Ok(response) => response,
             // Resolving, connecting and the handshake come before the first byte of a request.

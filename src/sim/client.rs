@@ -201,6 +201,7 @@ fn wanted(family: &'static Family, prompt: &str, asked: Option<(&'static str, u3
         body,
         content_type: None,
         metadata: None,
+        pass_trace: false,
         idempotency: key.map(|key| ("sim".to_owned(), key.clone())),
     }
 }

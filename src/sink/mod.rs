@@ -16,6 +16,7 @@ use reqwest::header::{CONTENT_TYPE, RETRY_AFTER};
 use url::Url;
 
 use crate::outgoing::{ClientError, client_builder};
+use crate::telemetry::traces;
 use egress::{Blocked, Egress, Guarded, System};
 use signature::SigningKeys;
 
@@ -92,7 +93,7 @@ impl Sink {
         if let Some(keys) = keys {
             request = request.header("webhook-signature", keys.sign(message.id, message.timestamp_s, &message.body));
         }
-        match request.body(message.body).send().await {
+        match traces::pass_on(request).body(message.body).send().await {
             Ok(response) => judge(response).await,
             Err(error) => failed(None, describe(&error)),
         }

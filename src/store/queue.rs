@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
+use tracing::{Instrument, Span};
 
 use super::StoreError;
 use super::tx::Tx;
@@ -73,6 +74,12 @@ impl Debug for dyn Command {
     }
 }
 
+/// The wait for the commit, as part of what waits for it; what nobody asked for is no trace of its own.
+fn commit_span() -> Span {
+    // Not `span_enabled!`: where a layer has a filter of its own, the answer "no" hides the next line of the log.
+    if Span::current().is_none() { Span::none() } else { tracing::info_span!("commit") }
+}
+
 struct Call<T, F> {
     work: F,
     result: Option<Result<T, StoreError>>,
@@ -117,6 +124,9 @@ impl Queue {
                 mpsc::error::TrySendError::Closed(_) => "the writer has ended".to_owned(),
             })
         })?;
-        result.await.unwrap_or_else(|_| Err(StoreError::Unavailable("the writer has ended".to_owned())))
+        result
+            .instrument(commit_span())
+            .await
+            .unwrap_or_else(|_| Err(StoreError::Unavailable("the writer has ended".to_owned())))
     }
 }

@@ -9,12 +9,13 @@ pub mod inventory;
 mod logs;
 pub mod meters;
 mod process;
+pub mod traces;
 
 use std::sync::OnceLock;
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
-pub use logs::log;
+pub use logs::{log, start};
 
 use inventory::{ALL, Kind};
 

@@ -9,6 +9,8 @@ use tokio::sync::Semaphore;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use tracing::field::Empty;
+use tracing::{Instrument, Span};
 use url::Url;
 
 use crate::clock::{Clock, JumpWatch};
@@ -177,7 +179,15 @@ impl Dispatcher {
     }
 
     async fn attempt(&self, handed: Handed) {
-        let (attempt, event) = (self.send(&handed).await, &handed.event);
+        let event = &handed.event;
+        let trying = tracing::info_span!("dispatch", event = %event.id, generation = %event.generation,
+            attempt = handed.attempts + 1, state = Empty);
+        self.attempt_once(handed).instrument(trying).await;
+    }
+
+    async fn attempt_once(&self, handed: Handed) {
+        let sending = tracing::info_span!("dispatch.send", otel.kind = "client");
+        let (attempt, event) = (self.send(&handed).instrument(sending).await, &handed.event);
         let now = self.clock.now();
         let nth = handed.attempts + 1;
         let again = |retry_after| Outlook::after_failure(&self.schedule, nth, retry_after, event.id, now);
@@ -191,6 +201,7 @@ impl Dispatcher {
         };
         let lag = matches!(outlook, Outlook::Delivered).then(|| now.since(event.at));
         meters::event_attempt(outlook.state(), lag);
+        Span::current().record("state", outlook.state().as_str());
         if outlook == Outlook::Dead {
             tracing::error!(event = %event.id, generation = %event.generation, outlet = self.name, said, "an event is dead");
         }

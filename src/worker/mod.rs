@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::Instrument;
 
 /// The tasks of the service.
 #[derive(Clone, Debug, Default)]
@@ -67,7 +68,7 @@ impl Tasks {
 
     /// Carries something that was begun to its end, whoever asked for it may be gone. One that dies takes nothing with it.
     pub fn carry(&self, work: impl Future<Output = ()> + Send + 'static) {
-        self.tracker.spawn(work);
+        self.tracker.spawn(work.in_current_span());
     }
 
     /// Why the service stopped by itself, if it did.

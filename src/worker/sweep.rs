@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use tracing::{Instrument, Span};
 
 use crate::clock::Clock;
 use crate::domain::time::Time;
@@ -106,16 +107,16 @@ impl Sweeper {
         }
         self.has_turns = self.reconciler.turn().await?;
         while let Some(permit) = self.reconciler.next().await? {
-            self.read(permit, |_| {});
+            self.read(&Span::none(), permit, |_| {});
         }
         if self.has_turns { Ok(Some(self.clock.now())) } else { self.reconciler.next_look().await }
     }
 
     async fn serve(&mut self, ask: Ask) {
-        let Ask { id, answer } = ask;
-        match self.reconciler.begin(id, true).await {
+        let Ask { id, answer, span } = ask;
+        match self.reconciler.begin(id, true).instrument(span.clone()).await {
             // Who asked may have gone; the read is made all the same.
-            Ok(permit) => self.read(permit, move |result| drop(answer.send(result))),
+            Ok(permit) => self.read(&span, permit, move |result| drop(answer.send(result))),
             Err(AskError::UnderWay(shared)) => {
                 self.reads.spawn(async move { drop(answer.send(shared.wait().await)) });
             }
@@ -125,18 +126,21 @@ impl Sweeper {
 
     fn read(
         &mut self,
+        asked_in: &Span,
         permit: Permit,
         then: impl FnOnce(Result<crate::domain::id::CheckId, AskError>) + Send + 'static,
     ) {
         self.status.send_replace(Swept { idle_until: None });
         let reconciler = Arc::clone(&self.reconciler);
-        self.reads.spawn(async move {
+        let checking = asked_in.in_scope(|| tracing::info_span!("check", generation = %permit.generation()));
+        let read = async move {
             let result = reconciler.finish(permit).await;
             if let Err(error) = &result {
                 tracing::error!(%error, "an answer of the provider was not kept; it will be asked again");
             }
             then(result.map(|(check, _)| check).map_err(AskError::from));
-        });
+        };
+        self.reads.spawn(read.instrument(checking));
     }
 }
 

@@ -29,4 +29,5 @@ mod receivers;
 mod reconcile;
 mod support;
 mod telemetry;
+mod traces;
 mod webhooks;

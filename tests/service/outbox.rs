@@ -31,6 +31,10 @@ impl Got {
         self.headers[name].to_str().unwrap().to_owned()
     }
 
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.headers.contains_key(name)
+    }
+
     pub(crate) fn json(&self) -> Value {
         serde_json::from_str(&self.body).unwrap()
     }

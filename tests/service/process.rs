@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use crate::support::{O3, PROVIDER_KEY, text};
 
 pub(crate) const KEY: &str = "a key of the process tests";
-const SECRET: &str = "a callback secret of the process tests";
+pub(crate) const SECRET: &str = "a callback secret of the process tests";
 
 /// The service as a process.
 pub(crate) struct Service {
@@ -27,7 +27,7 @@ pub(crate) struct Service {
 }
 
 impl Service {
-    fn command(folder: &Path, port: u16, provider: &str) -> Command {
+    pub(crate) fn command(folder: &Path, port: u16, provider: &str) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_recoup"));
         command.arg("serve").current_dir(folder).env_clear().envs([
             ("RECOUP_SERVER__LISTEN", format!("127.0.0.1:{port}")),
@@ -54,8 +54,14 @@ impl Service {
 
     /// The same at a port that was free a moment ago.
     pub(crate) fn start_at(port: u16, folder: &Path, provider: &str) -> Self {
+        Self::start_with(port, folder, provider, &[])
+    }
+
+    /// The same with more variables in its environment.
+    pub(crate) fn start_with(port: u16, folder: &Path, provider: &str, more: &[(&str, &str)]) -> Self {
         let log = std::fs::File::options().create(true).append(true).open(folder.join("log")).unwrap();
-        let mut child = Self::command(folder, port, provider).stderr(Stdio::piped()).spawn().unwrap();
+        let mut command = Self::command(folder, port, provider);
+        let mut child = command.envs(more.iter().copied()).stderr(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap());
         let mut line = String::new();
         while !line.contains("recoup is running") {
