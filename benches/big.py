@@ -172,6 +172,7 @@ def queries(folder, file):
         "credits, any range": [f"/v1/credits?since={time_text(at)}&until={time_text(at + 30 * DAY_MS + 1234567)}" for _, _, at in some],
         "what needs attention": ["/v1/generations?attention=any"],
         "stats": ["/v1/stats"],
+        "a scrape": ["/metrics"],
     }
     return write_lua(folder, kinds, f'["authorization"] = "Bearer {KEY}"')
 
