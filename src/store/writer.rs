@@ -53,12 +53,15 @@ pub(super) struct Listeners {
 impl Listeners {
     fn tell(&self, changes: Vec<Change>) {
         self.waiters.wake(changes.iter().map(|change| change.id));
+        if changes.is_empty() {
+            return;
+        }
+        let changes = Changes::from(changes);
+        // No listener is no fault.
+        drop(self.changes.send(Changes::clone(&changes)));
+        // Counted last: whoever waits for the news waits no longer for it.
         for outcome in changes.iter().filter_map(|change| change.outcome) {
             meters::outcome(outcome);
-        }
-        if !changes.is_empty() {
-            // No listener is no fault.
-            drop(self.changes.send(changes.into()));
         }
     }
 }
