@@ -2,10 +2,10 @@
 //! Everything here is looked up, nothing is counted: it is asked for at every scrape.
 
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use super::source::Source;
-use super::{Store, StoreError};
+use super::{LastBackup, Store, StoreError};
 use crate::domain::time::Time;
 
 /// The writer and what is on the disk.
@@ -39,13 +39,13 @@ impl Store {
         let Source::File { path, .. } = &self.source else {
             return Vitals { writes_waiting, oldest_write, ..Vitals::default() };
         };
-        let backup = std::fs::metadata(backup_mark(path)).and_then(|mark| mark.modified()).ok();
+        let backup = LastBackup::of(path).and_then(|made| u64::try_from(made.at.as_ms()).ok());
         Vitals {
             writes_waiting,
             oldest_write,
             log_bytes: std::fs::metadata(beside(path, "-wal")).map_or(0, |log| log.len()),
             disk_free_bytes: rustix::fs::statvfs(path).ok().map(|disk| disk.f_bavail.saturating_mul(disk.f_frsize)),
-            last_backup: backup.and_then(|at| at.duration_since(SystemTime::UNIX_EPOCH).ok()),
+            last_backup: backup.map(Duration::from_millis),
         }
     }
 
@@ -91,17 +91,4 @@ fn beside(path: &Path, ending: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(ending);
     name.into()
-}
-
-fn backup_mark(path: &Path) -> PathBuf {
-    beside(path, ".last-backup")
-}
-
-/// Notes beside the database that a backup succeeded: who makes one is another process than the one that is asked about it.
-pub(super) fn mark_backup(path: &Path) {
-    let mark = backup_mark(path);
-    let marked = std::fs::write(&mark, "The time of this file is that of the last backup.\n");
-    if let Err(error) = marked {
-        tracing::warn!(%error, path = %mark.display(), "the backup is good, but its time could not be noted");
-    }
 }

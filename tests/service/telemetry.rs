@@ -147,7 +147,8 @@ async fn eventful() -> World {
     let nowhere = Url::parse(&format!("http://127.0.0.1:{}", crate::process::free_port())).unwrap();
     let other = World::with(move |config| config.provider.base_url = nowhere).await;
     other.post(GENERATE, &order).await.problem(502, "PROVIDER_UNREACHABLE");
-    recoup::store::backup(&world.config.database.url, &world.folder.path().join("copy.db")).await.unwrap();
+    let copy = world.folder.path().join("copy.db");
+    recoup::store::backup(&world.config.database.url, &copy, world.clock.now()).await.unwrap();
     world
 }
 
@@ -239,9 +240,9 @@ async fn money_queues_and_files_are_told_as_they_are() {
     let file = world.folder.path().join("recoup.db");
     assert_eq!(scrape.value("recoup_database_bytes", &[]), file.metadata().unwrap().len().to_string());
     assert_ne!(scrape.value("recoup_disk_free_bytes", &[]), "0");
-    let backed_up = world.folder.path().join("recoup.db.last-backup").metadata().unwrap().modified().unwrap();
-    let backed_up = backed_up.duration_since(std::time::UNIX_EPOCH).unwrap().as_secs_f64().to_string();
-    assert_eq!(scrape.value("recoup_last_backup_timestamp_seconds", &[]), backed_up);
+    let made = recoup::store::LastBackup::of(&file).unwrap();
+    let at = scrape.value("recoup_last_backup_timestamp_seconds", &[]).parse::<f64>().unwrap();
+    assert_eq!(format!("{:.0}", at * 1e3), made.at.as_ms().to_string());
 }
 
 /// As the API writes money.
