@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;
 
+use recoup::clock::Clock;
 use recoup::config::{Endpoint, Span};
 use recoup::sandbox::{Fate, Plan};
 use recoup::secret::Secret;
