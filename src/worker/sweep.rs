@@ -84,12 +84,18 @@ impl Sweeper {
             let sleep = if self.reads.is_empty() || self.has_turns { sleep } else { sleep.max(WHILE_READING) };
             let idle = self.reads.is_empty() && !sleep.is_zero();
             let wake_before = now + sleep;
+            // Asleep before it is said to be idle: who moves the clock then wakes it.
+            let clock = Arc::clone(&self.clock);
+            let woken = clock.sleep(sleep);
+            if idle && clock.now() >= wake_before {
+                continue;
+            }
             self.status.send_replace(Swept { idle_until: idle.then_some(wake_before) });
             tokio::select! {
                 () = stop.cancelled() => break,
                 Some(ask) = self.asks.recv() => self.serve(ask).await,
                 Some(read) = self.reads.join_next() => survive(read),
-                () = self.clock.sleep(sleep) => {}
+                () = woken => {}
                 () = earlier(&mut changes, wake_before), if self.enabled => {}
             }
         }

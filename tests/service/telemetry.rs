@@ -359,6 +359,7 @@ async fn dashboard_and_alarms_ask_for_what_there_is() {
 #[test]
 fn every_alarm_is_told_how_bad_it_is_and_what_to_do_and_is_tried() {
     let (rules, tried) = (deployed("prometheus/alerts.yml"), deployed("prometheus/alerts_test.yml"));
+    let operations = include_str!("../../docs/OPERATIONS.md");
     for block in rules.split("- alert: ").skip(1) {
         let name = block.lines().next().unwrap();
         for field in ["severity: ", "summary: ", "description: ", "for: "] {
@@ -366,6 +367,10 @@ fn every_alarm_is_told_how_bad_it_is_and_what_to_do_and_is_tried() {
         }
         let anchor = format!("docs/OPERATIONS.md#{}", name.to_lowercase());
         assert!(block.contains(&anchor), "{name} does not lead to {anchor}");
+        assert!(
+            operations.contains(&format!("### {name}\n")),
+            "docs/OPERATIONS.md does not say what to do about {name}"
+        );
         let of_it = format!("alertname=\"{name}\"");
         assert!(tried.matches(&of_it).count() >= 2, "{name} is not shown to fire and not to fire");
     }
