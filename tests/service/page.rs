@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use recoup::clock::Clock;
 use recoup::config::{ApiKey, Scope};
-use recoup::sandbox::Plan;
+use recoup::sandbox::{Fate, Plan};
 use recoup::secret::Secret;
 use reqwest::header::{HeaderMap, LOCATION, SET_COOKIE};
 use reqwest::{Method, StatusCode};
@@ -373,10 +373,12 @@ async fn what_is_at_risk_and_what_was_bought_twice_is_told() {
 async fn the_charts_count_every_outcome_once_where_it_was_learned() {
     let world = World::new().await;
     let browser = Browser::logged_in(&world, KEY).await;
-    let one = world.buy(Plan::default()).await;
+    // The provider itself tells nothing that could contradict, however much time goes by.
+    let silent = || Plan { fate: Fate::NeverEnds, ..Plan::default() };
+    let one = world.buy(silent()).await;
     world.webhook(&one.callback_url, completed(&one.provider_id, "https://cdn.example.net/1.mp4")).await.expect(200);
     world.webhook(&one.callback_url, completed(&one.provider_id, "https://cdn.example.net/1.mp4")).await.expect(200);
-    let two = world.buy(Plan::default()).await;
+    let two = world.buy(silent()).await;
     world.webhook(&two.callback_url, failed(&two.provider_id, "TIMEOUT")).await.expect(200);
     let page = browser.page("/trends").await;
     let told = "2026-11-23 10:00: completed, told by a webhook: 1, failed: 1";
@@ -385,9 +387,9 @@ async fn the_charts_count_every_outcome_once_where_it_was_learned() {
     assert!(page.contains("0 of 2 outcomes had to be found by asking"), "{page}");
     assert!(page.contains("2026-11-23 10:00: told by a webhook: 2"), "{page}");
     assert!(!page.contains("no code was given"), "{page}");
-    let three = world.buy(Plan::default()).await;
-    let silent = json!({"generation_id": three.provider_id, "status": "failed", "message": null});
-    world.webhook(&three.callback_url, silent.to_string()).await.expect(200);
+    let three = world.buy(silent()).await;
+    let unexplained = json!({"generation_id": three.provider_id, "status": "failed", "message": null});
+    world.webhook(&three.callback_url, unexplained.to_string()).await.expect(200);
     let page = browser.page("/trends").await;
     assert!(page.contains("error_code=TIMEOUT") && page.contains("no code was given"), "{page}");
     world.clock.advance(Duration::from_hours(24 * 89));
