@@ -109,6 +109,18 @@ fn every_file_says_what_it_owns_and_none_is_too_long() {
 }
 
 #[test]
+fn what_the_image_is_built_from_is_not_kept_from_the_build() {
+    let lines = include_str!("../../Dockerfile").lines();
+    let copies = lines.filter_map(|line| line.strip_prefix("COPY ")).filter(|copy| !copy.starts_with("--from"));
+    let mut sources: Vec<_> = copies.flat_map(|copy| copy.rsplit_once(' ').unwrap().0.split(' ')).collect();
+    let ignored = include_str!("../../.dockerignore");
+    let mut sent: Vec<_> = ignored.lines().filter_map(|line| line.strip_prefix('!')).collect();
+    sources.sort_unstable();
+    sent.sort_unstable();
+    assert!(ignored.starts_with("*\n") && sources == sent, "{sources:?} is copied, {sent:?} is there");
+}
+
+#[test]
 fn landed_migrations_never_change() {
     // `sha256sum *` in migrations/: a new migration adds a line, an old one never changes.
     let landed = include_str!("../migrations.landed");
