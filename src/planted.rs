@@ -63,6 +63,30 @@ faults! {
     SyncNormal,
     /// The answer to a webhook leaves before its commit.
     AnsweredBeforeCommit,
+    /// Every key may do everything.
+    ScopeIgnored,
+    /// The public listener serves everything though there is one for the operator.
+    AdminOnPublic,
+    /// Wrong keys are not counted.
+    GuessesUncounted,
+    /// A session that was ended goes on.
+    LogoutIgnored,
+    /// Logging in takes over the session cookie that the browser came with.
+    CookieTakenOver,
+    /// What another site makes the browser send is done.
+    OriginIgnored,
+    /// The log names the path of a request, with the token in it.
+    PathLogged,
+    /// A refusal repeats the key that was sent.
+    KeyEchoed,
+    /// A handler panics with the caller's key in its message, and the message is written.
+    PanicTellsAll,
+    /// A crash writes the memory of the process to disk.
+    CoreDumped,
+    /// Secrets print themselves.
+    SecretUnmasked,
+    /// Some bytes make the reading of a webhook panic.
+    ParserPanics,
 }
 
 #[cfg(test)]

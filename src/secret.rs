@@ -6,6 +6,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::planted;
+
 /// A key or token. Debug, Display and Serialize show `***`, or nothing when it is empty.
 #[derive(Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(transparent)]
@@ -27,7 +29,10 @@ impl Secret {
         self.0.is_empty()
     }
 
-    fn masked(&self) -> &'static str {
+    fn masked(&self) -> &str {
+        if planted::is(planted::Fault::SecretUnmasked) {
+            return self.expose();
+        }
         if self.is_empty() { "" } else { "***" }
     }
 }

@@ -18,6 +18,7 @@ mod print;
 mod remote;
 mod sandbox;
 mod serve;
+mod shield;
 mod show;
 mod status;
 

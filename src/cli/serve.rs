@@ -6,17 +6,25 @@ use std::sync::Arc;
 use anyhow::bail;
 use tokio_util::sync::CancellationToken;
 
-use super::{ConfigArgument, Signals};
+use super::{ConfigArgument, Signals, shield};
 use crate::app::{App, Listeners};
 use crate::clock::SystemClock;
 use crate::config::Loaded;
+use crate::planted;
 use crate::telemetry;
 
 pub(super) async fn run(arguments: ConfigArgument) -> anyhow::Result<ExitCode> {
+    let sealed = if planted::is(planted::Fault::CoreDumped) { Ok(()) } else { shield::seal_memory() };
     let Loaded { config, file, warnings } = arguments.load()?;
     config.require_for_serve()?;
     // To the end: what is left of the traces is sent when this is dropped.
     let _traces = telemetry::start(&config.log)?;
+    if !planted::is(planted::Fault::PanicTellsAll) {
+        shield::silence_panics();
+    }
+    if let Err(error) = sealed {
+        tracing::warn!(%error, "a crash may write secrets to disk: core dumps could not be switched off");
+    }
     for warning in warnings {
         tracing::warn!(warning, "configuration");
     }

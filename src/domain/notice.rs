@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::error_code::ErrorCode;
 use super::id::ProviderId;
 use super::outcome::{Failure, Outcome};
+use crate::planted;
 
 /// What the provider says about one generation.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,6 +68,7 @@ impl Notice {
     /// [`Unreadable`] says what is missing.
     pub fn parse(body: &[u8]) -> Result<Self, Unreadable> {
         let value: Value = serde_json::from_slice(body).map_err(|_| Unreadable::NotJson)?;
+        fail_if_planted(&value);
         if !value.is_object() {
             return Err(Unreadable::NotAnObject);
         }
@@ -74,6 +76,10 @@ impl Notice {
         let status = value.get("status").and_then(Value::as_str).map(str::trim).filter(|word| !word.is_empty());
         Ok(Self { provider_id, word: word(status.ok_or(Unreadable::NoStatus)?, &value) })
     }
+}
+
+fn fail_if_planted(value: &Value) {
+    assert!(!planted::is(planted::Fault::ParserPanics) || value.get("status").is_none_or(Value::is_string), "planted");
 }
 
 /// The id, in whichever of the known fields it is. A number is read as its digits.

@@ -1,17 +1,24 @@
-//! API keys and what they may do. Keys are kept and compared as hashes, in constant time.
+//! API keys and what they may do. Keys are kept and compared as hashes, in constant time; who guesses them is slowed down.
 
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
-use axum::extract::{FromRef, FromRequestParts};
+use axum::extract::{ConnectInfo, FromRef, FromRequestParts, Request, State};
 use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
+use axum::middleware::Next;
+use axum::response::Response;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
+use super::attempts::Attempts;
 use super::problem::Problem;
+use super::{AppState, Everything};
 use crate::config::Scope;
+use crate::planted;
 
 /// One key.
 #[derive(Debug)]
@@ -27,9 +34,12 @@ impl Key {
     }
 }
 
-/// All keys.
+/// All keys, and who has tried them.
 #[derive(Clone, Debug, Default)]
-pub struct ApiKeys(Arc<Vec<Key>>);
+pub struct ApiKeys {
+    keys: Arc<Vec<Key>>,
+    attempts: Attempts,
+}
 
 /// Ties a session to an API key: an HMAC of the key's hash.
 type KeyMac = [u8; 32];
@@ -46,7 +56,7 @@ impl ApiKeys {
             sha256: Sha256::digest(secret.as_bytes()).into(),
             scopes: scopes.to_vec(),
         };
-        Self(Arc::new(keys.into_iter().map(key).collect()))
+        Self { keys: Arc::new(keys.into_iter().map(key).collect()), attempts: Attempts::default() }
     }
 
     /// Refuses callers without a key, whatever it may do.
@@ -59,6 +69,9 @@ impl ApiKeys {
 
     fn known(&self, headers: &HeaderMap) -> Result<&Key, Problem> {
         self.key(headers).ok_or_else(|| {
+            if planted::is(planted::Fault::KeyEchoed) {
+                return Problem::unauthorized(format!("{:?} is no API key.", presented(headers)));
+            }
             Problem::unauthorized("Send one of the configured API keys as `Authorization: Bearer <key>`.")
         })
     }
@@ -69,7 +82,7 @@ impl ApiKeys {
     /// 401 without a known key, 403 without the scope.
     pub fn authorize(&self, headers: &HeaderMap, scope: Scope) -> Result<Caller, Problem> {
         let key = self.known(headers)?;
-        if key.scopes.contains(&scope) {
+        if key.scopes.contains(&scope) || planted::is(planted::Fault::ScopeIgnored) {
             Ok(Caller(key.name.clone()))
         } else {
             Err(Problem::forbidden(format!("The key {:?} lacks the scope `{}`.", key.name, scope.as_str())))
@@ -79,36 +92,63 @@ impl ApiKeys {
     /// What a session of the key `secret` is tied by, and what it may do; `None` for a key we do not know. `token`: what only the
     /// browser holds.
     pub(super) fn session_of_key(&self, secret: &str, token: &[u8; 32]) -> Option<(KeyMac, &[Scope])> {
-        let key = self.of_secret(secret)?;
+        let key = self.number(secret).and_then(|number| self.keys.get(number))?;
         Some((key.mac(token)?.finalize().into_bytes().into(), &key.scopes))
     }
 
     /// The name and scopes of the key that a session was begun with; `None` when that key is gone.
     pub(super) fn of_session(&self, token: &[u8; 32], mac: &[u8]) -> Option<(String, Vec<Scope>)> {
         let its = |key: &&Key| key.mac(token).is_some_and(|expected| expected.verify_slice(mac).is_ok());
-        self.0.iter().find(its).map(|key| (key.name.clone(), key.scopes.clone()))
+        self.keys.iter().find(its).map(|key| (key.name.clone(), key.scopes.clone()))
+    }
+
+    /// Whether somebody at that address is listened to with this key; to be asked before the key is.
+    ///
+    /// # Errors
+    /// 429 after too many wrong ones.
+    pub(super) fn admit(&self, peer: IpAddr, secret: &str, now: Duration) -> Result<(), Problem> {
+        self.attempts.admit(peer, self.number(secret), now)
     }
 
     fn key(&self, headers: &HeaderMap) -> Option<&Key> {
-        let authorization = headers.get(AUTHORIZATION)?.to_str().ok()?;
-        let (scheme, presented) = authorization.split_once(' ')?;
-        if !scheme.eq_ignore_ascii_case("bearer") {
-            return None;
-        }
-        self.of_secret(presented.trim())
+        self.number(presented(headers)?).and_then(|number| self.keys.get(number))
     }
 
-    fn of_secret(&self, presented: &str) -> Option<&Key> {
+    fn number(&self, presented: &str) -> Option<usize> {
         let presented: [u8; 32] = Sha256::digest(presented.as_bytes()).into();
         // Every key is compared, so that the time tells nothing about which one was close.
         let mut found = None;
-        for key in self.0.iter() {
+        for (number, key) in self.keys.iter().enumerate() {
             if bool::from(key.sha256.ct_eq(&presented)) {
-                found = Some(key);
+                found = Some(number);
             }
         }
         found
     }
+}
+
+/// The key that a request carries.
+fn presented(headers: &HeaderMap) -> Option<&str> {
+    let (scheme, presented) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| presented.trim())
+}
+
+/// Around every request: one with a key is turned away when too many wrong ones came from there.
+pub(super) async fn slow_down(
+    State(state): State<AppState>,
+    request: Request,
+    next: Next,
+) -> Result<Response, Problem> {
+    let Everything { api, api_keys, gate, .. } = &*state;
+    let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();
+    if let (Some(presented), Some(ConnectInfo(peer))) = (presented(request.headers()), peer) {
+        api_keys.admit(gate.sender(peer.ip(), request.headers()), presented, api.clock.monotonic())?;
+        assert!(
+            !planted::is(planted::Fault::PanicTellsAll) || request.uri().path() != "/v1/stats",
+            "came with {presented}"
+        );
+    }
+    Ok(next.run(request).await)
 }
 
 macro_rules! may {

@@ -15,6 +15,7 @@ use tracing::{Instrument, Span};
 use super::page::{self, ForEyes};
 use super::problem::Problem;
 use crate::clock::Clock;
+use crate::planted;
 use crate::telemetry::{meters, traces};
 
 const REQUEST_ID: &str = "x-request-id";
@@ -44,6 +45,8 @@ async fn answer(clock: Arc<dyn Clock>, request: Request, next: Next) -> Response
     let method = request.method().clone();
     let matched = request.extensions().get::<MatchedPath>().cloned();
     let route = matched.as_ref().map_or("unmatched", MatchedPath::as_str);
+    let path = planted::is(planted::Fault::PathLogged).then(|| request.uri().path().to_owned());
+    let route = path.as_deref().unwrap_or(route);
     let started = clock.monotonic();
     let response = next.run(request).await;
     let duration = clock.monotonic().saturating_sub(started);

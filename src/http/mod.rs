@@ -3,6 +3,7 @@
 //! Never decides anything, never touches SQL, never logs a token, a key or a body.
 
 mod answers;
+mod attempts;
 mod auth;
 mod catalogue;
 mod credits;
@@ -50,6 +51,7 @@ use crate::domain::callback::CallbackKeys;
 use crate::domain::schedule::Rules;
 use crate::flow::intake::Intake;
 use crate::flow::reconcile::Asks;
+use crate::planted;
 use crate::provider::budget::Budget;
 use crate::store::Store;
 use crate::worker::sweep::Swept;
@@ -137,6 +139,9 @@ parts_of_the_state! {
 
 /// What the provider may reach.
 pub fn public_router(state: &AppState) -> Router {
+    if planted::is(planted::Fault::AdminOnPublic) {
+        return whole_router(state);
+    }
     finish(state, webhook::routes().into())
 }
 
@@ -171,6 +176,7 @@ fn finish(state: &AppState, routes: Router<AppState>) -> Router {
         .method_not_allowed_fallback(async || {
             problem::Problem::method_not_allowed("This route does not know the method.")
         })
+        .layer(middleware::from_fn_with_state(Arc::clone(state), auth::slow_down))
         .layer(CatchPanicLayer::custom(log::panicked))
         .layer(middleware::from_fn_with_state(clock, log::request))
         .layer(CatchPanicLayer::custom(log::panicked_outside))

@@ -112,6 +112,8 @@ problems! {
     method_not_allowed MethodNotAllowed = METHOD_NOT_ALLOWED, "METHOD_NOT_ALLOWED", "Method not allowed";
     /// No key, or one we do not know.
     unauthorized Unauthorized = UNAUTHORIZED, "UNAUTHORIZED", "No valid API key";
+    /// Who sent too many wrong keys is not listened to.
+    too_many_wrong_keys TooManyWrongKeys = TOO_MANY_REQUESTS, "TOO_MANY_WRONG_KEYS", "Too many wrong API keys";
     /// The key lacks a scope.
     forbidden Forbidden = FORBIDDEN, "FORBIDDEN", "The API key may not do this";
     /// A query parameter is wrong.
@@ -240,6 +242,15 @@ impl Problem {
         self.code.as_str()
     }
 
+    /// Adds when to come back to the headers of an answer.
+    pub(super) fn tell_when(&self, headers: &mut HeaderMap) {
+        if let Some(wait) = self.retry_after {
+            // Rounded up: coming back a moment early would be refused again.
+            let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+            headers.insert(RETRY_AFTER, HeaderValue::from(seconds.max(1)));
+        }
+    }
+
     /// Writes the body, once the request's id is known.
     pub fn render(&self, request_id: &str) -> Response {
         let body = self.code.body(&self.detail, request_id, &self.errors);
@@ -247,11 +258,7 @@ impl Problem {
         let headers = response.headers_mut();
         headers.extend(self.headers.clone());
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-        if let Some(wait) = self.retry_after {
-            // Rounded up: coming back a moment early would be refused again.
-            let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
-            headers.insert(RETRY_AFTER, HeaderValue::from(seconds.max(1)));
-        }
+        self.tell_when(headers);
         if self.status() == StatusCode::UNAUTHORIZED {
             headers.insert("www-authenticate", HeaderValue::from_static("Bearer"));
         }

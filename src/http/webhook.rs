@@ -91,7 +91,7 @@ impl Gate {
     }
 
     /// The rightmost address that is not one of our proxies: everything left of it could be made up.
-    fn sender(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
+    pub(super) fn sender(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
         let mut sender = peer.to_canonical();
         let values = headers.get_all("x-forwarded-for").iter().filter_map(|value| value.to_str().ok());
         let hops: Vec<&str> = values.flat_map(|value| value.split(',')).map(str::trim).collect();

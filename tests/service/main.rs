@@ -13,6 +13,7 @@ mod doctor;
 mod drop_in;
 mod events;
 mod gateway;
+mod guesses;
 mod idempotency;
 mod kills;
 mod learning;

@@ -35,6 +35,7 @@ use super::AppState;
 use super::problem::Problem;
 use crate::config::Scope;
 use crate::domain::time::Time;
+use crate::planted;
 
 /// Nothing from elsewhere, no inline script or style, no frames; a page with a video adds where that is.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
@@ -156,10 +157,12 @@ pub(super) fn problem(problem: &Problem, request_id: &str, now: Time) -> Respons
     let status = problem.status();
     let frame = Frame::stranger(problem.title(), now);
     let page = ProblemPage { frame, status: status.as_u16(), detail: text::plain(problem.detail()), request_id };
-    match answer(&page) {
+    let mut response = match answer(&page) {
         Ok(page) => (status, page).into_response(),
         Err(_) => (status, problem.title()).into_response(),
-    }
+    };
+    problem.tell_when(response.headers_mut());
+    response
 }
 
 /// A page.
@@ -193,6 +196,9 @@ pub(super) fn routes() -> Router<AppState> {
     let told = now::routes().merge(trends::routes()).merge(catalogue::routes()).merge(setup::routes());
     let routes = session::routes().merge(assets::routes()).merge(lists).merge(told);
     let routes = routes.merge(generation::routes()).merge(actions::routes()).merge(live::routes());
+    if planted::is(planted::Fault::OriginIgnored) {
+        return routes;
+    }
     routes.layer(CsrfLayer::new().with_rejection_response(|_| {
         Refused::from(Problem::forbidden("This did not come from the page itself. Nothing was done.")).into_response()
     }))

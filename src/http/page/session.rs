@@ -2,8 +2,10 @@
 //!
 //! The browser holds a random token and nothing else; what is kept of it tells neither the token nor the key.
 
+use std::net::SocketAddr;
+
 use askama::Template;
-use axum::extract::{FromRef, FromRequestParts, RawForm, State};
+use axum::extract::{ConnectInfo, FromRef, FromRequestParts, RawForm, State};
 use axum::http::header::{COOKIE, LOCATION, ORIGIN, SET_COOKIE};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
@@ -19,7 +21,8 @@ use crate::config::Scope;
 use crate::http::auth::ApiKeys;
 use crate::http::extract::Query;
 use crate::http::problem::Problem;
-use crate::http::{Api, AppState};
+use crate::http::{Api, AppState, Everything};
+use crate::planted;
 use crate::store::Session;
 
 const COOKIE_NAME: &str = "recoup_session";
@@ -162,8 +165,8 @@ async fn ask(State(api): State<Api>, mut query: Query) -> Result<Response, Refus
 
 /// `POST /login`.
 async fn log_in(
-    State(api): State<Api>,
-    State(keys): State<ApiKeys>,
+    State(state): State<AppState>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
     headers: HeaderMap,
     RawForm(form): RawForm,
 ) -> Result<Response, Refused> {
@@ -171,9 +174,12 @@ async fn log_in(
         let mut fields = url::form_urlencoded::parse(&form);
         fields.find(|(name, _)| name == wanted).map(|(_, value)| value.into_owned()).unwrap_or_default()
     };
-    let next = local(&field("next")).to_owned();
-    let token = Token::fresh()?;
-    let refused = match keys.session_of_key(field("key").trim(), &token.0) {
+    let Everything { api, api_keys, gate, .. } = &*state;
+    let (next, key) = (local(&field("next")).to_owned(), field("key"));
+    api_keys.admit(gate.sender(peer.ip(), &headers), key.trim(), api.clock.monotonic())?;
+    let brought = Token::of(&headers).filter(|_| planted::is(planted::Fault::CookieTakenOver));
+    let token = brought.map_or_else(Token::fresh, Ok)?;
+    let refused = match api_keys.session_of_key(key.trim(), &token.0) {
         Some((key_mac, scopes)) if scopes.contains(&Scope::Read) => {
             let now = api.clock.now();
             let session = Session { token_sha256: token.sha256(), key_mac, expires_at: now + LASTS };
@@ -195,7 +201,7 @@ async fn log_in(
 
 /// `POST /logout`.
 async fn log_out(State(api): State<Api>, headers: HeaderMap) -> Result<Response, Refused> {
-    if let Some(token) = Token::of(&headers) {
+    if let Some(token) = Token::of(&headers).filter(|_| !planted::is(planted::Fault::LogoutIgnored)) {
         api.store.end_session(token.sha256()).await?;
     }
     let gone = format!("{COOKIE_NAME}={}; Max-Age=0", attributes(&headers));
