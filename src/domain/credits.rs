@@ -50,3 +50,29 @@ impl CreditState {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_state_says_where_the_credits_are() {
+        // Status, and the credits of one nobody has to look at, that somebody has to, and whose credits a person saw.
+        for (status, normal, attention, seen) in [
+            (Status::Prepared, "not_charged", "not_charged", "not_charged"),
+            (Status::Rejected, "not_charged", "not_charged", "not_charged"),
+            (Status::Submitting, "charged", "at_risk", "charged"),
+            (Status::Pending, "charged", "at_risk", "charged"),
+            (Status::Processing, "charged", "at_risk", "charged"),
+            (Status::Unconfirmed, "at_risk", "at_risk", "refunded"),
+            (Status::Lost, "at_risk", "at_risk", "refunded"),
+            (Status::Completed, "delivered", "delivered", "delivered"),
+            (Status::Failed, "refund_expected", "refund_expected", "refunded"),
+        ] {
+            let by = |attention, refunded| CreditState::by(status, attention, refunded, false).as_str();
+            assert_eq!([by(false, false), by(true, false), by(false, true)], [normal, attention, seen], "{status:?}");
+        }
+        assert_eq!(CreditState::by(Status::Failed, false, false, true), CreditState::Refunded);
+        assert_eq!(CreditState::by(Status::Lost, true, false, true), CreditState::AtRisk);
+    }
+}

@@ -165,7 +165,10 @@ impl Look<'_> {
             (Some(model), None) => model.clone(),
             (None, _) => format!("the slowest of {}", generation.family.title),
         };
-        let range = format!("{} to {}", spell(expected.from), spell(expected.to));
+        let range = match (spell(expected.from), spell(expected.to)) {
+            (from, to) if from == to => to,
+            (from, to) => format!("{from} to {to}"),
+        };
         let settled = generation.state.settled_at().is_some();
         let verb = if settled { "It took" } else { "It has been running for" };
         let judgement = if elapsed <= expected.to {
@@ -340,3 +343,6 @@ fn spell(span: Duration) -> String {
     let said: Vec<_> = parts.iter().filter(|(n, _)| *n > 0).map(|(n, unit)| format!("{n} {unit}")).collect();
     if said.is_empty() { "0 s".to_owned() } else { said.join(" ") }
 }
+
+#[cfg(test)]
+mod tests;

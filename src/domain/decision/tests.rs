@@ -161,6 +161,39 @@ fn what_was_never_asked_about_is_not_given_up() {
 }
 
 #[test]
+fn what_is_learned_of_a_running_one_moves_when_it_is_expected() {
+    let rules = rules(Confirm::Untrusted);
+    let accepted = Submission::Accepted { provider_id: id("p-1"), price: None };
+    let pending = rules.decide(&submitting(), &Fact::Submission(accepted), &Experience::default(), T0).generation;
+    let told = |generation: &Generation, request: Request| {
+        let details = Fact::Details(Details { request, ..Details::default() });
+        let told = rules.decide(generation, &details, &Experience::default(), T0).generation;
+        let expected_s = told.expected_by.unwrap().since(T0).as_secs();
+        (told, expected_s)
+    };
+    let model = Request { model: Some("kling_o3_pro".to_owned()), ..Request::default() };
+    let (with_model, expected_s) = told(&pending, model.clone());
+    assert_eq!(expected_s, 630, "the slowest of its model");
+    let (with_both, expected_s) = told(&with_model, Request { duration_seconds: Some(5), ..Request::default() });
+    assert_eq!(expected_s, 270);
+    assert_eq!(told(&with_both, model).1, 270);
+    let moved = Generation { expected_by: Some(T0), ..with_both };
+    assert_eq!(told(&moved, Request { prompt: Some("a boat".to_owned()), ..Request::default() }).1, 0, "nothing new");
+}
+
+#[test]
+fn what_is_settled_keeps_count_of_what_came_before() {
+    let rules = rules(Confirm::Untrusted);
+    let accepted = Submission::Accepted { provider_id: id("p-1"), price: None };
+    let pending = rules.decide(&submitting(), &Fact::Submission(accepted), &Experience::default(), T0).generation;
+    let asked = Generation { watch: Watch { checks: 3, ..pending.watch.clone() }, events: 4, ..pending };
+    let told = webhook(&asked, "p-1", Word::Outcome(completed("u")));
+    let settled = rules.decide(&asked, &told, &Experience::default(), T0).generation;
+    assert_eq!(settled.watch, Watch { checks: 3, ..Watch::default() });
+    assert_eq!(settled.events, 5);
+}
+
+#[test]
 fn a_completion_that_the_provider_takes_back_is_a_correction() {
     let rules = rules(Confirm::Untrusted);
     let generation = new();
