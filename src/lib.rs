@@ -6,6 +6,8 @@ pub mod clock;
 pub mod config;
 pub mod domain;
 pub mod flow;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzed;
 pub mod http;
 pub mod outgoing;
 mod planted;

@@ -45,6 +45,15 @@ const DEFAULT_FILE: &str = "config.toml";
 const SECRETS: [&str; 4] = ["api_key", "key", "secret", "secrets"];
 
 impl Config {
+    /// What a file of that text would mean, were there no environment and no files of secrets: for the fuzz targets.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn of_text(text: &str) -> Result<Self, ConfigError> {
+        let table = text.parse().map_err(|error: toml::de::Error| ConfigError::one(error.to_string()))?;
+        let config = deserialize(table, None)?;
+        config.validate()?;
+        Ok(config)
+    }
+
     /// Loads the configuration. `file`: named by the user; else `$RECOUP_CONFIG`, else `config.toml` if there is one.
     ///
     /// # Errors

@@ -54,6 +54,8 @@ use crate::flow::reconcile::Asks;
 use crate::planted;
 use crate::provider::budget::Budget;
 use crate::store::Store;
+#[cfg(any(test, fuzzing))]
+use crate::store::{Filter, Paging};
 use crate::worker::sweep::Swept;
 
 /// What the API reads and writes with.
@@ -166,6 +168,15 @@ fn admin_routes() -> OpenApiRouter<AppState> {
     let money = gateway::routes().merge(credits::routes()).merge(answers::routes()).merge(events::routes());
     let told = catalogue::routes().merge(stats::routes()).merge(docs::routes());
     generations::routes().merge(money).merge(deliveries::routes()).merge(told).merge(health::routes())
+}
+
+/// What the query of a list of generations means; `None` when it is refused. For the fuzz targets.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn list_query(query: &str) -> Option<(Filter, Paging)> {
+    let mut query = extract::Query::of(url::form_urlencoded::parse(query.as_bytes()).into_owned().collect());
+    let read = (generations::filter(&mut query).ok()?, generations::paging(&mut query).ok()?);
+    query.end().ok()?;
+    Some(read)
 }
 
 fn finish(state: &AppState, routes: Router<AppState>) -> Router {

@@ -62,6 +62,8 @@ pub use idempotency::{Idempotency, Repeated};
 pub use lock::{Lock, LockError};
 pub use memory::Memory;
 pub use outbox::{Batch, Handed, Wants};
+#[cfg(any(test, fuzzing))]
+pub(crate) use pages::cursor;
 pub use pages::{Filter, Order, Page, Paging};
 pub use reports::{Backlog, Bounded, DispatchCounts, Size, UnknownCode};
 pub use sessions::Session;

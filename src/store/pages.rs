@@ -25,7 +25,7 @@ pub enum Order {
 }
 
 /// A row's place in a list: the time that orders it (0 where there is none), and its number.
-pub(super) type Place = (i64, i64);
+pub(crate) type Place = (i64, i64);
 
 /// Which part of a list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -219,7 +219,7 @@ fn statuses_of(state: CreditState) -> &'static [Status] {
 }
 
 /// An opaque cursor: version, order, the last row's place. It belongs to its order.
-pub(super) fn cursor((time, number): Place, order: Order) -> String {
+pub(crate) fn cursor((time, number): Place, order: Order) -> String {
     let order = match order {
         Order::Descending => b'd',
         Order::Ascending => b'a',
