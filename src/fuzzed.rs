@@ -62,7 +62,7 @@ fn webhook(bytes: &[u8]) {
     assert_eq!(ProviderId::parse(notice.provider_id.as_str()).as_ref(), Ok(&notice.provider_id));
     match notice.word {
         Word::Outcome(Outcome::Completed { result_url }) => {
-            assert!(!result_url.trim().is_empty(), "completed with nothing")
+            assert!(!result_url.trim().is_empty(), "completed with nothing");
         }
         Word::Outcome(Outcome::Failed(failure)) => {
             assert!(failure.text.is_none_or(|text| text.len() <= 4_096), "an endless reason is kept");
@@ -162,7 +162,7 @@ fn config(bytes: &[u8]) {
             assert_eq!(Config::of_text(text).ok(), Some(config), "the same text says two things");
         }
         Err(error) => {
-            assert!(!error.0.is_empty() && error.0.iter().all(|line| !line.trim().is_empty()), "refused for nothing")
+            assert!(!error.0.is_empty() && error.0.iter().all(|line| !line.trim().is_empty()), "refused for nothing");
         }
     }
 }

@@ -95,20 +95,18 @@ fn cases() -> Vec<(&'static str, Generation, u64)> {
 
 /// As it would be read aloud, with the facts behind each answer.
 fn told() -> String {
-    let mut told = String::new();
+    let mut lines = Vec::new();
     for (name, generation, seconds) in cases() {
         let diagnosis = rules(Confirm::Untrusted).diagnose(&generation, after(seconds));
-        told.push_str(&format!("# {name}, after {seconds} s\n{}\n", diagnosis.summary));
+        lines.extend([format!("# {name}, after {seconds} s"), diagnosis.summary]);
         for answer in diagnosis.answers {
             let facts: Vec<_> = answer.facts.iter().map(|cited| format!("{}={}", cited.fact, cited.value)).collect();
-            told.push_str(&format!("{} {}\n    {}\n", answer.question, answer.text, facts.join(" ")));
+            lines.extend([format!("{} {}", answer.question, answer.text), format!("    {}", facts.join(" "))]);
         }
-        for step in diagnosis.next_steps {
-            told.push_str(&format!("- {step}\n"));
-        }
-        told.push('\n');
+        lines.extend(diagnosis.next_steps.iter().map(|step| format!("- {step}")));
+        lines.push(String::new());
     }
-    told
+    lines.join("\n") + "\n"
 }
 
 #[test]
