@@ -107,6 +107,14 @@ mod tests {
     }
 
     #[test]
+    fn the_url_has_family_and_token_however_the_public_url_ends() {
+        for public in ["https://recoup.example", "https://recoup.example/"] {
+            let url = callback_url(public, family(), "any.mac");
+            assert_eq!(url, "https://recoup.example/webhooks/kling/o3-video/any.mac");
+        }
+    }
+
+    #[test]
     fn a_token_for_another_family_is_worth_nothing() {
         let token = keys().mint(family(), Reference::Standing).unwrap();
         let other = Family { path: "kling/o3-photo", ..*family() };

@@ -182,6 +182,20 @@ fn what_is_learned_of_a_running_one_moves_when_it_is_expected() {
 }
 
 #[test]
+fn pending_becomes_processing_and_never_the_other_way() {
+    let rules = rules(Confirm::Untrusted);
+    let accepted = Fact::Submission(Submission::Accepted { provider_id: id("p-1"), price: None });
+    for (words, status) in [
+        (&[Word::Pending][..], Status::Pending),
+        (&[Word::Processing], Status::Processing),
+        (&[Word::Processing, Word::Pending], Status::Processing),
+    ] {
+        let facts: Vec<_> = std::iter::once(accepted.clone()).chain(words.iter().cloned().map(answer)).collect();
+        assert_eq!(after(&rules, &submitting(), &facts).generation.state.status(), status, "{words:?}");
+    }
+}
+
+#[test]
 fn what_is_settled_keeps_count_of_what_came_before() {
     let rules = rules(Confirm::Untrusted);
     let accepted = Submission::Accepted { provider_id: id("p-1"), price: None };
