@@ -511,6 +511,12 @@ mod tests {
     }
 
     #[test]
+    fn categories_have_the_words_of_the_contract() {
+        let words = [Category::User, Category::Content, Category::System].map(Category::as_str);
+        assert_eq!(words, ["user", "content", "system"]);
+    }
+
+    #[test]
     fn the_nine_codes_of_the_o3_user_tab_are_there() {
         let o3 = Family::of("kling/o3-video").unwrap();
         for code in [
