@@ -511,9 +511,11 @@ mod tests {
     }
 
     #[test]
-    fn categories_have_the_words_of_the_contract() {
+    fn categories_and_places_have_the_words_of_the_contract() {
         let words = [Category::User, Category::Content, Category::System].map(Category::as_str);
         assert_eq!(words, ["user", "content", "system"]);
+        let words = [Appears::Submit, Appears::Status, Appears::Webhook].map(Appears::as_str);
+        assert_eq!(words, ["submit", "status", "webhook"]);
     }
 
     #[test]

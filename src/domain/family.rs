@@ -166,6 +166,7 @@ mod tests {
         for family in FAMILIES {
             assert!(paths.insert(family.path), "{} stands twice", family.path);
             assert_eq!(Family::of(family.path), Some(family));
+            assert_eq!(Family::of_code(family.code()), Some(family));
             assert!(!family.models.is_empty(), "{} has no model", family.path);
             assert!(!family.webhook_pauses.is_empty(), "{}", family.path);
             for model in family.models {

@@ -377,3 +377,19 @@ pub struct Details {
     /// Labels; these replace the ones before.
     pub metadata: Option<BTreeMap<String, String>>,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::family::FAMILIES;
+
+    #[test]
+    fn one_that_somebody_else_bought_runs_and_was_asked_about_once() {
+        let (id, now) = (GenerationId::from_bytes(&[7; 16]).unwrap(), Time::from_ms(1_795_428_000_000));
+        let provider_id = ProviderId::parse("p-1").unwrap();
+        let adopted = Generation::adopted(id, &FAMILIES[0], provider_id.clone(), Some("a boat".to_owned()), now);
+        assert_eq!((adopted.state.status(), adopted.provider_id), (Status::Pending, Some(provider_id)));
+        assert_eq!((adopted.request.prompt.as_deref(), adopted.watch.checks), (Some("a boat"), 1));
+        assert_eq!((adopted.submitted_at, adopted.created_at), (None, now));
+    }
+}
