@@ -48,7 +48,12 @@ async fn answer(clock: Arc<dyn Clock>, request: Request, next: Next) -> Response
     let path = planted::is(planted::Fault::PathLogged).then(|| request.uri().path().to_owned());
     let route = path.as_deref().unwrap_or(route);
     let started = clock.monotonic();
-    let response = next.run(request).await;
+    let response = if is_text(request.uri().path()) {
+        next.run(request).await
+    } else {
+        // As everywhere else where nothing is: axum would refuse it in a shape of its own.
+        Problem::not_found("There is nothing here.").into_response()
+    };
     let duration = clock.monotonic().saturating_sub(started);
     let duration_ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     let problem = response.extensions().get::<Problem>().cloned();
@@ -86,6 +91,31 @@ fn request_id(request: &Request) -> String {
     usable.map_or_else(|| uuid::Uuid::now_v7().simple().to_string(), str::to_owned)
 }
 
+/// Whether a path stands for text once its `%XX` are read.
+fn is_text(path: &str) -> bool {
+    if !path.contains('%') {
+        return true;
+    }
+    let bytes = path.as_bytes();
+    let hex = |at: usize| {
+        bytes.get(at).and_then(|byte| char::from(*byte).to_digit(16)).and_then(|digit| u8::try_from(digit).ok())
+    };
+    let (mut read, mut at) = (Vec::with_capacity(bytes.len()), 0);
+    while let Some(&byte) = bytes.get(at) {
+        match (byte, hex(at + 1), hex(at + 2)) {
+            (b'%', Some(high), Some(low)) => {
+                read.push(high << 4 | low);
+                at += 3;
+            }
+            (byte, ..) => {
+                read.push(byte);
+                at += 1;
+            }
+        }
+    }
+    std::str::from_utf8(&read).is_ok()
+}
+
 /// What a panic is answered with. Its text stays inside: it may hold anything.
 pub(super) fn panicked(_panic: Box<dyn Any + Send + 'static>) -> Response {
     Problem::internal("Something went wrong on our side. The log has the cause under this request id.")
@@ -96,4 +126,19 @@ pub(super) fn panicked(_panic: Box<dyn Any + Send + 'static>) -> Response {
 /// What is answered outside of everything else, should the log itself panic.
 pub(super) fn panicked_outside(_panic: Box<dyn Any + Send + 'static>) -> Response {
     StatusCode::INTERNAL_SERVER_ERROR.into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_text_or_nothing() {
+        for path in ["/", "/%", "/%f", "/%zz", "/%c3%a4", "/%E2%82%ac", "/a%2fb"] {
+            assert!(is_text(path), "{path}");
+        }
+        for path in ["/%ff", "/%c3", "/%c3%28", "/%ed%a0%80"] {
+            assert!(!is_text(path), "{path}");
+        }
+    }
 }

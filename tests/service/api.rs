@@ -335,6 +335,7 @@ async fn unknown_routes_and_methods_are_problems() {
     world.send(Method::DELETE, "/v1/generations", Some(KEY), None).await.problem(405, "METHOD_NOT_ALLOWED");
     world.get("/v1/generations/gen_nothing").await.problem(404, "NOT_FOUND");
     world.get("/v1/generations/..%2F..%2Fetc").await.problem(404, "NOT_FOUND");
+    world.get("/v1/generations/%ff").await.problem(404, "NOT_FOUND");
     let given = world.http.get(format!("{}/livez", world.url)).header("x-request-id", "abc-123").send().await.unwrap();
     assert_eq!(given.headers()["x-request-id"], "abc-123");
 }

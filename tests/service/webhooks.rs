@@ -240,6 +240,7 @@ async fn every_refusal_before_the_token_is_proven_looks_the_same() {
         format!("/webhooks/{O3}/{token}x"),
         format!("/webhooks/no/such-family/{token}"),
         other_family,
+        format!("/webhooks/{O3}/{token}%ff"),
     ];
     let mut seen = Vec::new();
     for path in wrong {
