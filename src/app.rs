@@ -1,10 +1,11 @@
 //! Wiring only: a configuration, listeners and a clock become a running service.
 
 use std::io;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::net::TcpSocket;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -17,7 +18,7 @@ use crate::flow::gateway::Gateway;
 use crate::flow::intake::Intake;
 use crate::flow::reconcile::{Asks, Reconciler};
 use crate::http::server::{self, Limits};
-use crate::http::{self, Api, ApiKeys, AppState, Counter, Everything, Gate, Parts, Probe};
+use crate::http::{self, Api, ApiKeys, AppState, Counter, Crowds, Everything, Gate, Parts, Probe};
 use crate::provider::budget::Budget;
 use crate::provider::{ClientError, Provider, ProviderClient};
 use crate::sink::Sink;
@@ -32,6 +33,9 @@ use crate::worker::{Tasks, retention, upkeep};
 
 /// What the workers may take to end after the last request has.
 const SHUTDOWN_MARGIN: Duration = Duration::from_secs(35);
+
+/// Connections that the system keeps until we take them.
+const NEWCOMERS_MAX: u32 = 1_024;
 
 /// The service could not be built.
 #[derive(Debug, thiserror::Error)]
@@ -65,16 +69,24 @@ pub struct Listeners {
 }
 
 impl Listeners {
-    /// Binds what the configuration names.
+    /// Binds what the configuration names; in a runtime.
     ///
     /// # Errors
     /// [`BuildError::Listen`] names the address.
     pub fn bind(config: &Config) -> Result<Self, BuildError> {
-        let bind = |address: std::net::SocketAddr| {
-            TcpListener::bind(address).map_err(|cause| BuildError::Listen { address: address.to_string(), cause })
+        let bind = |address: SocketAddr| {
+            listen_at(address).map_err(|cause| BuildError::Listen { address: address.to_string(), cause })
         };
         Ok(Self { public: bind(config.server.listen)?, admin: config.server.admin_listen.map(bind).transpose()? })
     }
+}
+
+/// The standard library's own way keeps 128 newcomers: of a burst the rest would try again only a second later.
+fn listen_at(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(NEWCOMERS_MAX)?.into_std()
 }
 
 /// A service that runs.
@@ -152,6 +164,7 @@ impl App {
                 metrics_open: listeners.admin.is_some(),
                 provider_url: config.provider.base_url.clone(),
             },
+            crowds: Crowds::default(),
         });
         dispatch(&tasks, config, &state.api).await?;
         listen(&tasks, config, listeners, &state, &stop);
@@ -181,8 +194,9 @@ impl App {
 }
 
 fn listen(tasks: &Tasks, config: &Config, listeners: Listeners, state: &AppState, stop: &CancellationToken) {
+    let connections = usize::try_from(config.server.max_connections).unwrap_or(usize::MAX);
     let limits = Limits {
-        connections_max: usize::try_from(config.server.max_connections).unwrap_or(usize::MAX),
+        connections_max: server::connections_within(connections, 1 + usize::from(listeners.admin.is_some())),
         shutdown_timeout: config.server.shutdown_timeout.0,
     };
     let public = match listeners.admin {

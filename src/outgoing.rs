@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use crate::planted;
+
 /// Time to connect; the whole request has its own limit.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const USER_AGENT: &str = concat!("recoup/", env!("CARGO_PKG_VERSION"));
@@ -48,7 +50,12 @@ pub fn client_builder(timeout: Duration) -> reqwest::ClientBuilder {
     // Already installed is as good.
     drop(rustls::crypto::ring::default_provider().install_default());
     reqwest::Client::builder()
-        .redirect(reqwest::redirect::Policy::none())
+        .redirect(if planted::is(planted::Fault::RedirectsFollowed) {
+            reqwest::redirect::Policy::limited(5)
+        } else {
+            reqwest::redirect::Policy::none()
+        })
+        .tls_danger_accept_invalid_certs(planted::is(planted::Fault::AnyCertificate))
         .no_proxy()
         .retry(reqwest::retry::never())
         .connect_timeout(CONNECT_TIMEOUT.min(timeout))

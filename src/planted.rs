@@ -87,6 +87,32 @@ faults! {
     SecretUnmasked,
     /// Some bytes make the reading of a webhook panic.
     ParserPanics,
+    /// Nobody is sent away for not getting on with a request's head.
+    HeadsUntimed,
+    /// Who came first keeps the seat, whatever it does with it.
+    FirstComeOnly,
+    /// A body may take as long as it likes.
+    BodiesUntimed,
+    /// A body may be as long as it likes.
+    BodiesUnbounded,
+    /// A connection that ends leaves its buffers behind.
+    LeftBehind,
+    /// Redirects of the provider are followed.
+    RedirectsFollowed,
+    /// The provider's certificate is not looked at.
+    AnyCertificate,
+    /// The key goes along wherever a redirect leads.
+    KeyGoesAlong,
+    /// The provider's answer may be as long as it likes.
+    AnswersUnbounded,
+    /// An answer about another generation is taken for this one's.
+    AnyIdTaken,
+    /// An unreadable answer to a purchase counts as refused.
+    GarbageIsRefused,
+    /// The budget counts by the calendar.
+    BudgetByCalendar,
+    /// Beyond what can be served at once everybody waits.
+    NobodyTurnedAway,
 }
 
 #[cfg(test)]

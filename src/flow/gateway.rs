@@ -240,6 +240,7 @@ fn answered(answer: HttpAnswer) -> (Submission, Reply) {
                 let accepted = reply(SubmitResult::Accepted, "sold".to_owned());
                 (Submission::Accepted { provider_id, price }, of(answer, accepted))
             }
+            None if planted::is(planted::Fault::GarbageIsRefused) => refused(answer, "refused".to_owned()),
             // The answer is kept, but it says nothing to the caller.
             None => unclear("the answer has no generation id", answer.body),
         },

@@ -16,6 +16,7 @@ use subtle::ConstantTimeEq;
 
 use super::attempts::Attempts;
 use super::problem::Problem;
+use super::seats::Seat;
 use super::{AppState, Everything};
 use crate::config::Scope;
 use crate::planted;
@@ -165,7 +166,9 @@ macro_rules! may {
             type Rejection = Problem;
 
             async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-                ApiKeys::from_ref(state).authorize(&parts.headers, Scope::$scope).map(Self)
+                let caller = ApiKeys::from_ref(state).authorize(&parts.headers, Scope::$scope)?;
+                Seat::keep(&parts.extensions);
+                Ok(Self(caller))
             }
         }
     };

@@ -22,6 +22,7 @@ use super::extract::{self, Named, invalid_field};
 use super::idempotency::{self, GENERATION, invalid_header, named};
 use super::parameter::{OfFamily, OfProvider};
 use super::problem::Problem;
+use super::seats::Seat;
 use super::{AppState, registration};
 use crate::config::Scope;
 use crate::domain::family::Family;
@@ -105,10 +106,12 @@ async fn serve(
     match path.ok().and_then(|Named(path)| meant(&parts.method, &path)) {
         Some(Meant::Buy(family)) => {
             let caller = keys.authorize(&parts.headers, Scope::Submit)?;
+            Seat::keep(&parts.extensions);
             buy(&counter, family, &caller, &parts.headers, body).await
         }
         Some(Meant::Look(family, provider_id)) => {
             keys.authorize(&parts.headers, Scope::Read)?;
+            Seat::keep(&parts.extensions);
             look(counter, family, provider_id).await
         }
         None => {

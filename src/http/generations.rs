@@ -12,6 +12,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::auth::{MayOperate, MayRead};
+use super::crowd::Place;
 use super::document::refusals::{Checking, Listing, Operating, Reading};
 use super::extract::{Named, Query, invalid_parameter};
 use super::parameter::{Asked, Form, OfGeneration, Parameter, Parameters};
@@ -233,6 +234,7 @@ pub(super) fn paging(query: &mut Query) -> Result<Paging, Problem> {
 pub(super) async fn one(
     State(api): State<Api>,
     MayRead(_caller): MayRead,
+    place: Place,
     Named(id): Named,
     Asked { mut query, .. }: Asked<OfOne>,
 ) -> Result<Json<Shown>, Problem> {
@@ -242,6 +244,7 @@ pub(super) async fn one(
     if wait == 0 || generation.state.settled_at().is_some() {
         return Ok(Json(api.view(generation)));
     }
+    place.give_back();
     let watched = api.store.watch(generation.id);
     let end = api.clock.sleep(Duration::from_secs(u64::from(wait)));
     tokio::pin!(end);
@@ -286,9 +289,11 @@ pub(super) async fn check(
     State(api): State<Api>,
     State(asks): State<Asks>,
     MayOperate(_caller): MayOperate,
+    place: Place,
     Named(id): Named,
 ) -> Result<Json<CheckView>, Problem> {
     let id = api.resolve(&id).await?;
+    place.give_back();
     let check = asks.check(id).await?;
     let record = api.store.check(check).await?;
     let generation = api.store.generation(id).await?;

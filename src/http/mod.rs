@@ -7,6 +7,7 @@ mod attempts;
 mod auth;
 mod catalogue;
 mod credits;
+mod crowd;
 mod deliveries;
 mod docs;
 mod document;
@@ -24,6 +25,7 @@ mod probe;
 mod problem;
 mod registration;
 mod scrape;
+mod seats;
 pub mod server;
 mod stats;
 mod view;
@@ -42,6 +44,7 @@ use url::Url;
 use utoipa_axum::router::OpenApiRouter;
 
 pub use auth::ApiKeys;
+pub use crowd::Crowds;
 pub use gateway::Counter;
 pub use probe::{PROBE, Probe};
 pub use webhook::Gate;
@@ -118,6 +121,8 @@ pub struct Everything {
     pub api_keys: ApiKeys,
     /// What is looked at.
     pub parts: Parts,
+    /// How many may be served at once.
+    pub crowds: Crowds,
 }
 
 macro_rules! parts_of_the_state {
@@ -149,25 +154,38 @@ pub fn public_router(state: &AppState) -> Router {
 
 /// Everything else, for a listener of its own.
 pub fn admin_router(state: &AppState) -> Router {
-    finish(state, Router::from(admin_routes()).merge(page::routes()))
+    finish(state, operator_routes(state))
 }
 
 /// Both on one listener.
 pub fn whole_router(state: &AppState) -> Router {
-    finish(state, Router::from(webhook::routes().merge(admin_routes())).merge(page::routes()))
+    finish(state, Router::from(webhook::routes()).merge(operator_routes(state)))
 }
 
 /// The API document (`OpenAPI` 3.1), as JSON for people: made of the same routes that are served.
 pub fn document_text() -> String {
-    let routes = webhook::routes().merge(admin_routes()).merge(health::live_routes());
+    let routes = webhook::routes().merge(called_routes()).merge(uncounted_routes()).merge(health::live_routes());
     let document = document::document(routes.into_openapi());
     format!("{document:#}\n")
 }
 
-fn admin_routes() -> OpenApiRouter<AppState> {
-    let money = gateway::routes().merge(credits::routes()).merge(answers::routes()).merge(events::routes());
+/// What people and their programs call: so many at once.
+fn operator_routes(state: &AppState) -> Router<AppState> {
+    Router::from(called_routes())
+        .merge(page::routes())
+        .route_layer(middleware::from_fn_with_state(state.crowds.clone(), crowd::call))
+        .merge(Router::from(uncounted_routes()))
+}
+
+fn called_routes() -> OpenApiRouter<AppState> {
+    let money = credits::routes().merge(answers::routes()).merge(events::routes());
     let told = catalogue::routes().merge(stats::routes()).merge(docs::routes());
-    generations::routes().merge(money).merge(deliveries::routes()).merge(told).merge(health::routes())
+    generations::routes().merge(money).merge(deliveries::routes()).merge(told)
+}
+
+/// The gateway has a limit of its own, and whether it lives must be seen in the largest crowd.
+fn uncounted_routes() -> OpenApiRouter<AppState> {
+    gateway::routes().merge(health::routes())
 }
 
 /// What the query of a list of generations means; `None` when it is refused. For the fuzz targets.
@@ -209,7 +227,7 @@ mod tests {
 
     #[test]
     fn every_route_is_described_and_every_description_is_a_route() {
-        let all: Router<AppState> = Router::from(webhook::routes().merge(admin_routes()).merge(health::live_routes()));
+        let all: Router<AppState> = Router::from(webhook::routes().merge(called_routes()).merge(uncounted_routes()).merge(health::live_routes()));
         let (all, page) = (routes(&all.merge(page::routes())), routes(&page::routes()));
         assert!(all.contains("/v1/generations/{id}") && page.contains("/generations/{id}"), "{all:?} {page:?}");
         let document: serde_json::Value = serde_json::from_str(&document_text()).unwrap();

@@ -182,7 +182,7 @@ impl Serialize for Code {
 }
 
 /// The provider comes back after 30 seconds anyway (provider.md section 4).
-const UNAVAILABLE_RETRY_AFTER: Duration = Duration::from_secs(30);
+pub(super) const UNAVAILABLE_RETRY_AFTER: Duration = Duration::from_secs(30);
 
 impl Problem {
     fn new(code: Code, detail: String) -> Self {

@@ -1,4 +1,6 @@
 //! A listener served until told to stop: connection and header limits, graceful drain, lingering close.
+//!
+//! Who may keep a connection, and for how long, is in `seats.rs`.
 
 use std::io;
 use std::net::SocketAddr;
@@ -13,20 +15,23 @@ use axum_server::accept::Accept;
 use futures_util::future::BoxFuture;
 use hyper_util::rt::TokioTimer;
 use tokio::net::TcpStream;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tower::Service;
 
 use super::lingering::{Lingering, Unread};
+use super::seats::{self, Seated, Seats, Taken};
+use crate::planted;
 
-/// A connection that has not sent a whole request head by then is closed; axum's own server would wait for ever.
-const FIRST_REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
-/// The same for every later request; also how long an idle connection is kept.
-const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a connection is kept that has nothing to say: a proxy in front keeps some in reserve. Also how long a head is waited for
+/// that began in the same packet as the request before it ended, which nobody but hyper notices.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest block of request headers, in bytes.
 const HEADER_BYTES_MAX: usize = 16 * 1_024;
-/// How long a connection waits for a place.
-const PLACE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Most headers of a request (reliability.md 5.1).
+const HEADERS_MAX: usize = 64;
+/// Descriptors that are not for clients: the database, the provider, the user's endpoints.
+const DESCRIPTORS_KEPT: usize = 256;
 
 /// Limits of one listener.
 #[derive(Clone, Copy, Debug)]
@@ -48,60 +53,88 @@ pub async fn serve(
     stop: CancellationToken,
 ) -> io::Result<()> {
     let handle = Handle::<SocketAddr>::new();
-    let places = Places { free: Arc::new(Semaphore::new(limits.connections_max)), stop: stop.clone() };
-    let mut server = axum_server::from_tcp(listener)?
-        .http1_only()
-        .first_request_timeout(FIRST_REQUEST_TIMEOUT)
-        .acceptor(places)
-        .handle(handle.clone());
+    let seats = Seats::new(limits.connections_max);
+    let door = Door { seats: seats.clone(), stop: stop.clone() };
+    let mut server = axum_server::from_tcp(listener)?.http1_only().acceptor(door).handle(handle.clone());
     server
         .http_builder()
         .http1()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_READ_TIMEOUT)
+        .header_read_timeout(if planted::is(planted::Fault::HeadsUntimed) {
+            Duration::from_hours(1)
+        } else {
+            IDLE_TIMEOUT
+        })
+        .max_headers(HEADERS_MAX)
         .max_buf_size(HEADER_BYTES_MAX);
     let serving = server.serve(router.into_make_service_with_connect_info::<SocketAddr>());
     tokio::pin!(serving);
-    tokio::select! {
-        ended = &mut serving => ended,
-        () = stop.cancelled() => {
-            handle.graceful_shutdown(Some(limits.shutdown_timeout));
-            serving.await
+    let mut ticks = tokio::time::interval(seats::TICK);
+    // Late ticks are lost: a moment in which nothing ran is nobody's fault.
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut stopping = false;
+    loop {
+        tokio::select! {
+            ended = &mut serving => return ended,
+            _ = ticks.tick() => seats.tick(),
+            () = stop.cancelled(), if !stopping => {
+                stopping = true;
+                handle.graceful_shutdown(Some(limits.shutdown_timeout));
+            }
         }
     }
 }
 
-/// Gives out places for connections.
+/// As many connections as wanted, or fewer where the system gives the process too few descriptors for them.
+pub fn connections_within(wanted: usize, listeners: usize) -> usize {
+    let Some(descriptors) = descriptors_max() else { return wanted };
+    let possible = (descriptors.saturating_sub(DESCRIPTORS_KEPT) / listeners.max(1)).saturating_sub(seats::WAITING_MAX);
+    if possible < wanted {
+        tracing::warn!(
+            descriptors,
+            "server.max_connections is {wanted}, but with so few open files only {possible} are possible: raise the limit \
+             (ulimit -n, LimitNOFILE=)"
+        );
+    }
+    wanted.min(possible.max(1))
+}
+
+/// Open files that the process may have; `None` where the system does not say.
+fn descriptors_max() -> Option<usize> {
+    let limits = std::fs::read_to_string("/proc/self/limits").ok()?;
+    limits.lines().find_map(|line| line.strip_prefix("Max open files")?.split_whitespace().next()?.parse().ok())
+}
+
+/// Lets connections in, each to a seat of its own.
 #[derive(Clone, Debug)]
-struct Places {
-    free: Arc<Semaphore>,
+struct Door {
+    seats: Seats,
     stop: CancellationToken,
 }
 
-impl<S: Send + 'static> Accept<TcpStream, S> for Places {
-    type Stream = Lingering;
+impl<S: Send + 'static> Accept<TcpStream, S> for Door {
+    type Stream = Seated<Lingering>;
     type Service = Placed<S>;
-    type Future = BoxFuture<'static, io::Result<(Lingering, Placed<S>)>>;
+    type Future = BoxFuture<'static, io::Result<(Seated<Lingering>, Placed<S>)>>;
 
     fn accept(&self, stream: TcpStream, service: S) -> Self::Future {
-        let (places, stop) = (Arc::clone(&self.free), self.stop.clone());
+        let Self { seats, stop } = self.clone();
         Box::pin(async move {
             stream.set_nodelay(true)?;
-            let place = tokio::time::timeout(PLACE_TIMEOUT, places.acquire_owned()).await;
-            let place = place.map_err(|_| io::Error::other("too many connections"))?.map_err(io::Error::other)?;
-            let unread = Unread::default();
-            let stream = Lingering::new(stream, unread.clone(), stop);
-            Ok((stream, Placed { service, unread, _place: Arc::new(place) }))
+            let taken = Arc::new(seats.take().await?);
+            let (unread, seat) = (Unread::default(), Arc::clone(&taken.seat));
+            let stream = Seated { stream: Lingering::new(stream, unread.clone(), stop), seat };
+            Ok((stream, Placed { service, unread, taken }))
         })
     }
 }
 
-/// A connection's service, and its place: given back when the connection ends.
+/// A connection's service, and its seat: given back when the connection ends.
 #[derive(Clone, Debug)]
 struct Placed<S> {
     service: S,
     unread: Unread,
-    _place: Arc<OwnedSemaphorePermit>,
+    taken: Arc<Taken>,
 }
 
 impl<B: HttpBody, S: Service<Request<B>>> Service<Request<B>> for Placed<S> {
@@ -113,8 +146,10 @@ impl<B: HttpBody, S: Service<Request<B>>> Service<Request<B>> for Placed<S> {
         self.service.poll_ready(context)
     }
 
-    fn call(&mut self, request: Request<B>) -> S::Future {
+    fn call(&mut self, mut request: Request<B>) -> S::Future {
         self.unread.set(!request.body().is_end_stream());
+        self.taken.seat.asks();
+        request.extensions_mut().insert(Arc::clone(&self.taken.seat));
         self.service.call(request)
     }
 }

@@ -4,6 +4,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Json;
 use axum::extract::{ConnectInfo, Request, State};
@@ -18,11 +19,14 @@ use super::document::requests::{ProviderWebhook, WebhookReceived};
 use super::extract::Named;
 use super::parameter::{OfFamily, OfToken};
 use super::probe::Probe;
-use super::problem::Problem;
+use super::problem::{self, Problem};
 use super::{AppState, Everything, extract};
 use crate::domain::decision::Disposition;
 use crate::flow::intake::{Authentic, Intake};
 use crate::telemetry::meters;
+
+/// How long a commit is waited for (reliability.md, A18): the provider itself gives up after 30 seconds.
+const RECORD_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Who may send webhooks, and how long they may be.
 #[derive(Clone, Debug, Default)]
@@ -52,14 +56,19 @@ async fn receive(
     Named(path): Named,
     request: Request,
 ) -> Result<Json<WebhookReceived>, Problem> {
-    let Everything { intake, gate, .. } = &*state;
+    let Everything { intake, gate, crowds, .. } = &*state;
     let headers = request.headers();
     let admitted = gate.admit(intake, &path, peer.ip(), headers);
     let authentic = admitted.map_err(|problem| gate.probe.seal(headers, problem))?;
     let body = extract::body(request.into_body(), gate.body_bytes_max)
         .await
         .inspect_err(|problem| meters::webhook_refused(problem.code()))?;
-    let recorded = intake.receive(authentic, body).await?;
+    let _place = crowds.webhook().await?;
+    let recording = tokio::time::timeout(RECORD_TIMEOUT, intake.receive(authentic, body)).await;
+    let recorded = recording.map_err(|_| {
+        Problem::unavailable("The database takes too long. It may have been kept; send it again.")
+            .retry_after(problem::UNAVAILABLE_RETRY_AFTER)
+    })??;
     if recorded.disposition == Disposition::Unreadable {
         return Err(Problem::unreadable_webhook(
             "The body must be a JSON object with the generation's id and its status. It was kept as it came.",

@@ -190,6 +190,9 @@ impl Budget {
 
     /// Monotonic time, moved so that reads before the restart have one too.
     fn now(&self) -> Duration {
+        if planted::is(planted::Fault::BudgetByCalendar) {
+            return Duration::from_millis(u64::try_from(self.clock.now().as_ms()).unwrap_or(0));
+        }
         WINDOW + self.clock.monotonic()
     }
 

@@ -12,6 +12,7 @@ use super::{Refused, see_other};
 use crate::domain::id::{DeliveryId, EventId};
 use crate::flow::intake::Intake;
 use crate::flow::reconcile::Asks;
+use crate::http::crowd::Place;
 use crate::http::extract::{Query, invalid_field};
 use crate::http::problem::Problem;
 use crate::http::{Api, AppState, events};
@@ -77,10 +78,12 @@ async fn check(
     State(api): State<Api>,
     State(asks): State<Asks>,
     visitor: Visitor,
+    place: Place,
     Path(id): Path<String>,
 ) -> Result<Response, Refused> {
     visitor.operates()?;
     let id = api.resolve(&id).await?;
+    place.give_back();
     asks.check(id).await?;
     Ok(back(&format!("/generations/{id}"), "checked"))
 }

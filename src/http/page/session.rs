@@ -21,6 +21,7 @@ use crate::config::Scope;
 use crate::http::auth::ApiKeys;
 use crate::http::extract::Query;
 use crate::http::problem::Problem;
+use crate::http::seats::Seat;
 use crate::http::{Api, AppState, Everything};
 use crate::planted;
 use crate::store::Session;
@@ -110,7 +111,10 @@ where
             }
         };
         match visitor {
-            Some((name, scopes)) => Ok(Self { name, scopes }),
+            Some((name, scopes)) => {
+                Seat::keep(&parts.extensions);
+                Ok(Self { name, scopes })
+            }
             None => Err(stranger(parts)),
         }
     }
