@@ -43,7 +43,7 @@ fn lines<S: Subscriber + for<'s> LookupSpan<'s>>(settings: &Log) -> Box<dyn Laye
     let line = format::format().with_target(false);
     if json {
         let line = Traced { line: line.json().flatten_event(true), end: "}", before: ",\"trace_id\":\"", after: "\"}" };
-        layer()
+        quiet_layer()
             .event_format(line)
             .fmt_fields(JsonFields::new())
             .with_writer(std::io::stderr)
@@ -51,8 +51,13 @@ fn lines<S: Subscriber + for<'s> LookupSpan<'s>>(settings: &Log) -> Box<dyn Laye
             .boxed()
     } else {
         let line = Traced { line, end: "", before: " trace_id=", after: "" };
-        layer().event_format(line).with_writer(std::io::stderr).with_filter(filter).boxed()
+        quiet_layer().event_format(line).with_writer(std::io::stderr).with_filter(filter).boxed()
     }
+}
+
+/// A log that cannot be written (the disk is full) has nowhere to be complained about: trying to would panic in the middle of a purchase.
+fn quiet_layer<S>() -> tracing_subscriber::fmt::Layer<S> {
+    layer().log_internal_errors(false)
 }
 
 fn is_event(metadata: &Metadata<'_>) -> bool {

@@ -74,6 +74,19 @@ impl Service {
         Self { child, url: format!("http://127.0.0.1:{port}") }
     }
 
+    /// Starts it with a log that takes nothing, as on a full disk, and waits until it answers.
+    async fn start_without_log(folder: &Path, provider: &str) -> Self {
+        let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+        let port = free_port();
+        let child = Self::command(folder, port, provider).stderr(full).spawn().unwrap();
+        let service = Self { child, url: format!("http://127.0.0.1:{port}") };
+        let http = http();
+        while call(http.get(format!("{}/readyz", service.url))).await.is_none_or(|(status, _)| status != 200) {
+            tokio::task::yield_now().await;
+        }
+        service
+    }
+
     pub(crate) fn kill(mut self) {
         self.child.kill().unwrap();
         assert_eq!(self.child.wait().unwrap().signal(), Some(9));
@@ -316,4 +329,24 @@ async fn the_log_has_one_line_for_each_request_and_no_secret_in_it() {
     for secret in [token, KEY, SECRET, PROVIDER_KEY, "a-secret-prompt", "a-secret-link"] {
         assert!(!log.contains(secret), "{secret} is in the log");
     }
+}
+
+#[tokio::test]
+async fn a_log_that_cannot_be_written_stops_no_webhook_and_no_purchase() {
+    let folder = tempfile::tempdir().unwrap();
+    let provider = Provider::start().await;
+    let service = Service::start_without_log(folder.path(), &provider.url).await;
+    let http = http();
+    let body = json!({"prompt": "a boat", "model": "kling_o3", "duration": "5"});
+    let purchase = http.post(format!("{}/gateway/v1/{O3}/generate", service.url)).json(&body);
+    let (status, bought) = call(purchase).await.unwrap();
+    assert_eq!(status, 201, "{bought}");
+    let (_, page) = call(http.get(format!("{}/v1/generations", service.url))).await.unwrap();
+    assert_eq!(page["data"][0]["generation_id"], bought["generation_id"], "it is on record");
+    let (_, prepared) =
+        call(http.post(format!("{}/v1/generations", service.url)).json(&json!({"family": O3}))).await.unwrap();
+    let told =
+        http.post(text(&prepared["callback_url"])).body(crate::support::completed("p-1", "https://x/v")).send().await;
+    assert_eq!(told.unwrap().status(), 200);
+    assert_eq!(service.terminate(), 0);
 }
