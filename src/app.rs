@@ -29,7 +29,7 @@ use crate::telemetry;
 use crate::worker::dispatch::{CALLERS, Dispatcher, Target};
 use crate::worker::retention::Retention;
 use crate::worker::sweep::{Sweeper, Swept};
-use crate::worker::{Tasks, retention, upkeep};
+use crate::worker::{Tasks, retention, upkeep, watch as watching};
 
 /// What the workers may take to end after the last request has.
 const SHUTDOWN_MARGIN: Duration = Duration::from_secs(35);
@@ -137,6 +137,7 @@ impl App {
         let sweeper = Sweeper::new(reconciler, store.clone(), Arc::clone(&clock), config.reconcile.enabled, asked);
         let swept = sweeper.status();
         tasks.spawn("sweeper", sweeper.run(stop.clone()));
+        tasks.spawn("database", watching::run(store.clone(), Arc::clone(&clock), stop.clone()));
         let kept = retention_of(config);
         tasks.spawn("retention", retention::run(kept, store.clone(), Arc::clone(&clock), stop.clone()));
 

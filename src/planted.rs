@@ -113,6 +113,16 @@ faults! {
     BudgetByCalendar,
     /// Beyond what can be served at once everybody waits.
     NobodyTurnedAway,
+    /// A failed write or sync counts as one that may work the next time.
+    FailedSyncIgnored,
+    /// Nobody looks whether the files of the database are still there.
+    FilesUnwatched,
+    /// A file that is no database is removed, and another one begun.
+    CorruptReplaced,
+    /// A second process on the same database is let in.
+    LockIgnored,
+    /// A migration is not one transaction.
+    MigratedInPieces,
 }
 
 #[cfg(test)]

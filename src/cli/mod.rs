@@ -31,7 +31,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::app::BuildError;
 use crate::config::{Config, ConfigError, Loaded};
 use crate::domain::spelling;
-use crate::store::OpenError;
+use crate::store::{LockError, OpenError};
 use print::{Colour, Unread, remark, say};
 use remote::AskError;
 
@@ -168,7 +168,7 @@ fn complain(error: &anyhow::Error) {
 }
 
 fn exit_code(error: &anyhow::Error) -> u8 {
-    let locked = |error: &OpenError| matches!(error, OpenError::Locked(_));
+    let locked = |error: &OpenError| matches!(error, OpenError::Locked(LockError::Held { .. }));
     if error.downcast_ref::<ConfigError>().is_some() || matches!(error.downcast_ref(), Some(AskError::Refused(_))) {
         EXIT_USAGE
     } else if let Some(BuildError::Open(OpenError::Url(_))) = error.downcast_ref() {

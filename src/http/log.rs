@@ -17,15 +17,23 @@ use super::problem::Problem;
 use crate::clock::Clock;
 use crate::planted;
 use crate::telemetry::{meters, traces};
+use crate::worker::Tasks;
 
 const REQUEST_ID: &str = "x-request-id";
 /// Longest id taken over from the caller.
 const REQUEST_ID_BYTES_MAX: usize = 128;
 
+/// What is needed around a request.
+#[derive(Clone, Debug)]
+pub(super) struct Around {
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) tasks: Tasks,
+}
+
 /// Wraps a request.
-pub(super) async fn request(State(clock): State<Arc<dyn Clock>>, request: Request, next: Next) -> Response {
+pub(super) async fn request(State(around): State<Around>, request: Request, next: Next) -> Response {
     let span = span(&request);
-    answer(clock, request, next).instrument(span).await
+    answer(around, request, next).instrument(span).await
 }
 
 /// The request as a trace shows it: part of the caller's, where it names one.
@@ -40,7 +48,8 @@ fn span(request: &Request) -> Span {
     span
 }
 
-async fn answer(clock: Arc<dyn Clock>, request: Request, next: Next) -> Response {
+async fn answer(around: Around, request: Request, next: Next) -> Response {
+    let Around { clock, tasks } = around;
     let id = request_id(&request);
     let method = request.method().clone();
     let matched = request.extensions().get::<MatchedPath>().cloned();
@@ -57,6 +66,10 @@ async fn answer(clock: Arc<dyn Clock>, request: Request, next: Next) -> Response
     let duration = clock.monotonic().saturating_sub(started);
     let duration_ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     let problem = response.extensions().get::<Problem>().cloned();
+    if let Some(cause) = problem.as_ref().filter(|problem| problem.is_fatal()).and_then(Problem::cause) {
+        // Also what only reads stops the service: what cannot be read may be acknowledged no more.
+        tasks.fail(cause.to_owned());
+    }
     let mut response = match &problem {
         Some(problem) if response.extensions().get::<ForEyes>().is_some() => page::problem(problem, &id, clock.now()),
         Some(problem) => problem.render(&id),

@@ -198,7 +198,7 @@ pub(crate) fn list_query(query: &str) -> Option<(Filter, Paging)> {
 }
 
 fn finish(state: &AppState, routes: Router<AppState>) -> Router {
-    let clock = Arc::clone(&state.api.clock);
+    let around = log::Around { clock: Arc::clone(&state.api.clock), tasks: state.counter.tasks.clone() };
     routes
         .merge(Router::from(health::live_routes()))
         .fallback(async || problem::Problem::not_found("There is nothing here."))
@@ -207,7 +207,7 @@ fn finish(state: &AppState, routes: Router<AppState>) -> Router {
         })
         .layer(middleware::from_fn_with_state(Arc::clone(state), auth::slow_down))
         .layer(CatchPanicLayer::custom(log::panicked))
-        .layer(middleware::from_fn_with_state(clock, log::request))
+        .layer(middleware::from_fn_with_state(around, log::request))
         .layer(CatchPanicLayer::custom(log::panicked_outside))
         .with_state(Arc::clone(state))
 }

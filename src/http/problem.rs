@@ -41,6 +41,7 @@ pub struct Problem {
     retry_after: Option<Duration>,
     headers: HeaderMap,
     cause: Option<String>,
+    is_fatal: bool,
 }
 
 /// A problem as it is answered (RFC 9457).
@@ -186,7 +187,15 @@ pub(super) const UNAVAILABLE_RETRY_AFTER: Duration = Duration::from_secs(30);
 
 impl Problem {
     fn new(code: Code, detail: String) -> Self {
-        Self { code, detail, errors: Vec::new(), retry_after: None, headers: HeaderMap::new(), cause: None }
+        Self {
+            code,
+            detail,
+            errors: Vec::new(),
+            retry_after: None,
+            headers: HeaderMap::new(),
+            cause: None,
+            is_fatal: false,
+        }
     }
 
     /// Adds what is wrong field by field.
@@ -215,6 +224,11 @@ impl Problem {
     pub fn caused_by(mut self, cause: &dyn std::fmt::Display) -> Self {
         self.cause = Some(cause.to_string());
         self
+    }
+
+    /// Whether the service cannot go on: the database is broken.
+    pub fn is_fatal(&self) -> bool {
+        self.is_fatal
     }
 
     /// The internal cause.
@@ -277,7 +291,7 @@ impl IntoResponse for Problem {
 
 impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
-        match &error {
+        let problem = match &error {
             StoreError::Unavailable(_) | StoreError::Broken(_) => {
                 Self::unavailable("The database cannot take this now. Nothing was kept; send it again.")
                     .retry_after(UNAVAILABLE_RETRY_AFTER)
@@ -285,8 +299,9 @@ impl From<StoreError> for Problem {
             StoreError::Impossible(_) | StoreError::Failed(_) => {
                 Self::internal("Something went wrong on our side. The log has the cause under this request id.")
             }
-        }
-        .caused_by(&error)
+        };
+        let is_fatal = matches!(error, StoreError::Broken(_));
+        Self { is_fatal, ..problem.caused_by(&error) }
     }
 }
 

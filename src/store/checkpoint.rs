@@ -5,9 +5,7 @@
 //! to copy then. Nobody ever waits for a reader: while one holds on to an old state (a backup), the log grows, and begins anew after it.
 
 use std::cell::Cell;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 
 use rusqlite::Connection;
 
@@ -40,69 +38,111 @@ pub(super) fn watch(connection: &Connection) {
 #[derive(Debug)]
 pub(super) struct Checkpoints {
     source: Source,
-    /// Asks the thread for a pass; `None` until the first.
-    thread: Option<SyncSender<()>>,
+    /// `None` until the first pass.
+    thread: Option<Thread>,
     is_under_way: bool,
-    is_copied: Arc<AtomicBool>,
+}
+
+/// What copies beside the writer.
+#[derive(Debug)]
+struct Thread {
+    /// Asks for a pass.
+    ask: SyncSender<()>,
+    /// What came of it.
+    copied: Receiver<Result<(), StoreError>>,
 }
 
 impl Checkpoints {
     pub(super) fn new(source: Source) -> Self {
-        Self { source, thread: None, is_under_way: false, is_copied: Arc::default() }
+        Self { source, thread: None, is_under_way: false }
     }
 
     /// Between two groups: has a pass begun or finished, as the log's length wants. `busy`: the next group is waiting.
-    pub(super) fn step(&mut self, connection: Option<&Connection>, busy: bool) {
-        let (Some(connection), pages) = (connection, PAGES.get()) else { return };
-        if self.is_copied.swap(false, Ordering::Acquire) {
-            self.is_under_way = false;
-            checkpoint(connection);
+    ///
+    /// # Errors
+    /// As of [`Self::trouble`].
+    pub(super) fn step(&mut self, connection: Option<&Connection>, busy: bool) -> Result<(), StoreError> {
+        let is_copied = self.trouble()?;
+        let (Some(connection), pages) = (connection, PAGES.get()) else { return Ok(()) };
+        if is_copied {
+            pass(connection)?;
         } else if pages >= if busy { BEGIN_BUSY } else { BEGIN } && !self.is_under_way {
             self.is_under_way = self.begin();
             if !self.is_under_way {
-                checkpoint(connection);
+                pass(connection)?;
             }
+        }
+        Ok(())
+    }
+
+    /// Looks what came of the pass under way; tells whether one has ended.
+    ///
+    /// # Errors
+    /// [`StoreError::Broken`]: what was written or synced into the file cannot be trusted. A disk that is full is no fault: what could
+    /// not be copied stays in the log.
+    pub(super) fn trouble(&mut self) -> Result<bool, StoreError> {
+        let Some(thread) = &self.thread else { return Ok(false) };
+        match thread.copied.try_recv() {
+            Ok(copied) => {
+                self.is_under_way = false;
+                copied.map(|()| true)
+            }
+            Err(TryRecvError::Empty | TryRecvError::Disconnected) => Ok(false),
         }
     }
 
     fn begin(&mut self) -> bool {
+        let source = &self.source;
         let thread = self.thread.get_or_insert_with(|| {
             let (ask, asked) = sync_channel::<()>(1);
-            let (source, is_copied) = (self.source.clone(), Arc::clone(&self.is_copied));
+            let (tell, copied) = sync_channel(1);
+            let source = source.clone();
             let thread = std::thread::Builder::new().name("checkpoints".to_owned());
             // Without the thread the writer does it.
             drop(thread.spawn(move || {
                 let mut connection = None;
                 for () in asked {
-                    match source.connection(&mut connection) {
-                        // Each pass takes less time than the one before, so less is written beside it.
-                        Ok(connection) => {
-                            for _ in 0..PASSES_MAX {
-                                if checkpoint(connection) <= FEW {
-                                    break;
-                                }
-                            }
-                        }
-                        Err(error) => tracing::warn!(%error, "cannot checkpoint"),
+                    if tell.send(passes(&source, &mut connection)).is_err() {
+                        break;
                     }
-                    is_copied.store(true, Ordering::Release);
                 }
             }));
-            ask
+            Thread { ask, copied }
         });
-        thread.try_send(()).is_ok()
+        thread.ask.try_send(()).is_ok()
     }
 }
 
+/// Each pass takes less time than the one before, so less is written beside it.
+fn passes(source: &Source, connection: &mut Option<Connection>) -> Result<(), StoreError> {
+    let connection = match source.connection(connection) {
+        Ok(connection) => connection,
+        Err(error) => return only_broken(error),
+    };
+    for _ in 0..PASSES_MAX {
+        if pass(connection)? <= FEW {
+            break;
+        }
+    }
+    Ok(())
+}
+
 /// One pass; tells how many pages it left. What it could not do the next one does.
-fn checkpoint(connection: &Connection) -> i32 {
+fn pass(connection: &Connection) -> Result<i32, StoreError> {
     let left = connection.prepare_cached("PRAGMA wal_checkpoint(PASSIVE)").and_then(|mut pragma| {
         pragma.query_row([], |row| Ok(row.get::<_, i32>("log")?.saturating_sub(row.get("checkpointed")?)))
     });
-    left.unwrap_or_else(|error| {
-        tracing::warn!(error = %StoreError::from(error), "a checkpoint was not made");
-        0
-    })
+    left.or_else(|error| only_broken(error.into()).map(|()| 0))
+}
+
+fn only_broken(error: StoreError) -> Result<(), StoreError> {
+    match error {
+        StoreError::Broken(_) => Err(error),
+        StoreError::Unavailable(_) | StoreError::Impossible(_) | StoreError::Failed(_) => {
+            tracing::warn!(%error, "a checkpoint was not made");
+            Ok(())
+        }
+    }
 }
 
 #[cfg(test)]
@@ -121,11 +161,10 @@ mod tests {
     /// Commits about so many pages, and has what follows done to its end.
     fn write(connection: &Connection, checkpoints: &mut Checkpoints, pages: i32) {
         connection.execute("INSERT INTO ballast VALUES (zeroblob(?1))", [pages * 4_000]).unwrap();
-        checkpoints.step(Some(connection), false);
-        while checkpoints.is_under_way && !checkpoints.is_copied.load(Ordering::Acquire) {
-            std::thread::yield_now();
+        checkpoints.step(Some(connection), false).unwrap();
+        while checkpoints.is_under_way {
+            checkpoints.step(Some(connection), false).unwrap();
         }
-        checkpoints.step(Some(connection), false);
     }
 
     #[test]
@@ -152,5 +191,15 @@ mod tests {
         write(&connection, &mut checkpoints, BEGIN + 50);
         write(&connection, &mut checkpoints, 1);
         assert!(PAGES.get() < BEGIN, "{} pages", PAGES.get());
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_written_to_ends_it_and_a_full_disk_does_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("garbage.db");
+        std::fs::write(&path, [0xa5; 8_192]).unwrap();
+        let broken = passes(&Source::File { path, pages_max: None }, &mut None);
+        assert!(matches!(broken, Err(StoreError::Broken(_))), "{broken:?}");
+        only_broken(StoreError::Unavailable("database or disk is full".to_owned())).unwrap();
     }
 }

@@ -44,7 +44,7 @@ pub struct Inspection {
 /// # Errors
 /// [`OpenError::Url`] when the URL makes no sense.
 pub fn path_of(url: &str) -> Result<PathBuf, OpenError> {
-    Ok(options(url)?.get_filename().to_owned())
+    Ok(super::by_one_name(options(url)?.get_filename()))
 }
 
 /// Which process holds the database, if one does. Takes its lock for a moment: not to be asked while a service may be starting.
@@ -72,17 +72,24 @@ pub fn inspect(path: &Path, patience: Duration) -> Result<Inspection, StoreError
     let migrations = sqlx::migrate!();
     let behind = migrations.iter().filter(|migration| migration.version > landed).count();
     let ahead = migrations.iter().all(|migration| migration.version < landed);
+    let whole = read_through(&connection, patience).unwrap_or_else(|error| Whole::No(error.to_string()));
+    Ok(Inspection { bytes: bytes(path), sqlite, behind, ahead, whole })
+}
+
+/// Reads through the database for at most that long.
+pub(super) fn read_through(connection: &Connection, patience: Duration) -> rusqlite::Result<Whole> {
     let mut end = Pacer::new(patience);
     // The first call starts the time.
     end.is_due();
     connection.progress_handler(STEPS, Some(move || end.is_due()))?;
-    let whole = match connection.query_row("PRAGMA quick_check(1)", [], |row| row.get::<_, String>(0)) {
-        Ok(verdict) if verdict == "ok" => Whole::Yes,
-        Ok(found) => Whole::No(found),
-        Err(error) if error.sqlite_error_code() == Some(rusqlite::ErrorCode::OperationInterrupted) => Whole::NotKnown,
-        Err(error) => Whole::No(error.to_string()),
-    };
-    Ok(Inspection { bytes: bytes(path), sqlite, behind, ahead, whole })
+    match connection.query_row("PRAGMA quick_check(1)", [], |row| row.get::<_, String>(0)) {
+        Ok(verdict) if verdict == "ok" => Ok(Whole::Yes),
+        Ok(found) => Ok(Whole::No(found)),
+        Err(error) if error.sqlite_error_code() == Some(rusqlite::ErrorCode::OperationInterrupted) => {
+            Ok(Whole::NotKnown)
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// Whether the database takes writes. For one that nobody holds: makes a write and takes it back.

@@ -12,7 +12,9 @@ mod credits;
 mod deliveries;
 mod events;
 mod evidence;
+mod examination;
 mod experience;
+mod files;
 mod generations;
 mod idempotency;
 pub mod inspect;
@@ -39,6 +41,7 @@ mod tx;
 #[cfg(test)]
 mod upgrade;
 mod vitals;
+mod volume;
 mod waiters;
 mod walk;
 mod writer;
@@ -48,6 +51,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use sqlx::migrate::MigrateError;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{ConnectOptions, Connection};
 use tokio::sync::broadcast;
@@ -80,6 +84,7 @@ use writer::Listeners;
 
 use crate::domain::id::GenerationId;
 use crate::domain::time::Time;
+use crate::planted;
 
 /// The oldest SQLite without the WAL-reset bug, which can lose or corrupt what was committed.
 const SQLITE_MIN: (u32, u32, u32) = (3, 51, 3);
@@ -118,6 +123,16 @@ pub enum OpenError {
     /// The URL makes no sense.
     #[error("database.url: {0}")]
     Url(String),
+    /// On such a volume committed data can get lost.
+    #[error(
+        "{folder} is on {name}, a network file system, where neither locks nor syncs can be relied on. Set `database.url` to a local disk"
+    )]
+    Network {
+        /// Where the database was to be.
+        folder: PathBuf,
+        /// Which one.
+        name: &'static str,
+    },
     /// The SQLite this was linked with has a bug that loses data.
     #[error("SQLite {0} can lose committed data (WAL-reset bug); 3.51.3 or later is needed")]
     Version(String),
@@ -138,7 +153,8 @@ impl StoreError {
     fn of_code(code: Option<u32>, text: String) -> Self {
         match code.map(|code| if code == SHARED_MEMORY_FULL { 13 } else { code & 0xff }) {
             Some(5 | 6 | 13 | 8) => Self::Unavailable(text), // BUSY, LOCKED, FULL, READONLY
-            Some(10 | 11 | 26) => Self::Broken(text),        // IOERR, CORRUPT, NOTADB
+            Some(10) if planted::is(planted::Fault::FailedSyncIgnored) => Self::Unavailable(text),
+            Some(10 | 11 | 26) => Self::Broken(text), // IOERR, CORRUPT, NOTADB
             _ => Self::Failed(text),
         }
     }
@@ -187,19 +203,27 @@ impl Store {
     /// [`OpenError`] says which process holds it, or what is wrong with the file and what to do.
     pub async fn open(url: &str) -> Result<(Self, Writer), OpenError> {
         let options = options(url)?;
-        let path = options.get_filename().to_owned();
-        let lock = Arc::new(Lock::acquire(&path)?);
+        let path = by_one_name(options.get_filename());
+        let folder = path.parent().unwrap_or(&path);
+        if let Some(name) = volume::network(folder) {
+            return Err(OpenError::Network { folder: folder.to_owned(), name });
+        }
+        let mut lock = Lock::acquire(&path)?;
+        if planted::is(planted::Fault::CorruptReplaced) {
+            replace_corrupt(&path);
+        }
         protect(&path);
         let unusable = |error: &dyn std::fmt::Display| OpenError::Unusable {
             path: path.clone(),
             cause: error.to_string(),
-            hint: "restore a backup, or move the file away to start empty",
+            hint: "restore a backup, or move the file and the one ending in .lock away to start empty",
         };
         // A migration may replace a table that others point at; what it leaves is checked.
         let migrating = options.clone().foreign_keys(false);
         let mut connection = migrating.connect().await.map_err(|error| unusable(&error))?;
         check_version(&mut connection).await?;
         migrate(&mut connection).await.map_err(|error| unusable(&error))?;
+        lock.database_is_made()?;
         let readers = SqlitePoolOptions::new()
             .max_connections(READERS)
             .acquire_timeout(BUSY_TIMEOUT)
@@ -210,7 +234,7 @@ impl Store {
         connection.close().await.map_err(|error| unusable(&error))?;
         let source = Source::File { path, pages_max: None };
         let (queue, writer) = writer::new(source.clone(), listeners);
-        Ok((Self { readers, writer: queue, changes, waiters, source, _lock: Some(lock) }, writer))
+        Ok((Self { readers, writer: queue, changes, waiters, source, _lock: Some(Arc::new(lock)) }, writer))
     }
 
     /// Opens the database only to read, beside the process that has it. Writes are refused.
@@ -262,6 +286,11 @@ impl Store {
     }
 }
 
+/// However it is reached: the lock, the log and its index are named after it.
+fn by_one_name(path: &Path) -> PathBuf {
+    path.canonicalize().unwrap_or_else(|_| path.to_owned())
+}
+
 fn options(url: &str) -> Result<SqliteConnectOptions, OpenError> {
     let options = SqliteConnectOptions::from_str(url).map_err(|error| OpenError::Url(error.to_string()))?;
     Ok(options
@@ -281,9 +310,15 @@ fn options(url: &str) -> Result<SqliteConnectOptions, OpenError> {
 
 /// Brings the schema up to date.
 async fn migrate(connection: &mut sqlx::SqliteConnection) -> Result<(), StoreError> {
-    let failed = |error: sqlx::migrate::MigrateError| StoreError::Failed(error.to_string());
+    let failed = |error: MigrateError| {
+        StoreError::Failed(if let MigrateError::VersionMissing(version) = error {
+            format!("its schema {version} is of a newer recoup, which is the one to be used with it")
+        } else {
+            error.to_string()
+        })
+    };
     let is_current = is_current(connection).await;
-    sqlx::migrate!().run(&mut *connection).await.map_err(failed)?;
+    migrator().run(&mut *connection).await.map_err(failed)?;
     if is_current {
         return Ok(());
     }
@@ -291,6 +326,22 @@ async fn migrate(connection: &mut sqlx::SqliteConnection) -> Result<(), StoreErr
     match dangling {
         None => Ok(()),
         Some(_) => Err(StoreError::Impossible("a row points at one that is not there".to_owned())),
+    }
+}
+
+fn migrator() -> sqlx::migrate::Migrator {
+    let mut migrator = sqlx::migrate!();
+    if planted::is(planted::Fault::MigratedInPieces) {
+        let apart = |one: &sqlx::migrate::Migration| sqlx::migrate::Migration { no_tx: true, ..one.clone() };
+        migrator.migrations = migrator.migrations.iter().map(apart).collect();
+    }
+    migrator
+}
+
+/// What nobody should: begins anew where the database cannot be read.
+fn replace_corrupt(path: &Path) {
+    if std::fs::read(path).is_ok_and(|bytes| !bytes.is_empty() && !bytes.starts_with(b"SQLite format 3\0")) {
+        drop(std::fs::remove_file(path));
     }
 }
 

@@ -11,6 +11,7 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 
 use super::StoreError;
 use super::checkpoint::Checkpoints;
+use super::files::Files;
 use super::queue::{Command, Queue, Waiting};
 use super::source::Source;
 use super::tx::{Change, Changes, Lessons, Sums, Tx};
@@ -41,6 +42,8 @@ pub struct Writer {
     waiting: Waiting,
     listeners: Listeners,
     checkpoints: Checkpoints,
+    /// `None` for a database without files.
+    files: Option<Files>,
 }
 
 /// Who hears of a change after its commit.
@@ -70,6 +73,10 @@ impl Listeners {
 pub(super) fn new(source: Source, listeners: Listeners) -> (Queue, Writer) {
     let (queue, commands, waiting) = Queue::new();
     let checkpoints = Checkpoints::new(source.clone());
+    let files = match &source {
+        Source::File { path, .. } => Some(Files::of(path)),
+        Source::Memory(_) => None,
+    };
     (
         queue,
         Writer {
@@ -82,6 +89,7 @@ pub(super) fn new(source: Source, listeners: Listeners) -> (Queue, Writer) {
             waiting,
             listeners,
             checkpoints,
+            files,
         },
     )
 }
@@ -136,10 +144,11 @@ impl Writer {
                     // Whoever answers ends after us.
                     drop(hand_over.send(answers));
                 }
-                self.checkpoints.step(self.connection.as_ref(), !self.commands.is_empty());
+                let copied = self.checkpoints.step(self.connection.as_ref(), !self.commands.is_empty());
+                result = result.and(copied);
             }
             drop(hand_over);
-            drop(end.send(result.and_then(|()| self.close())));
+            drop(end.send(self.end(result)));
         });
         started.map_err(|error| StoreError::Broken(format!("the writer's thread cannot be started: {error}")))?;
         // Callers are woken from inside the runtime: from the writer's thread each would cost it a system call.
@@ -161,13 +170,13 @@ impl Writer {
             answers.give(&self.listeners);
             broken?;
         }
-        self.close()
+        self.end(Ok(()))
     }
 
     fn serve(&mut self, mut group: Vec<Box<dyn Command>>) -> Answers {
         let mut changed = Vec::new();
         let watch = self.waiting.take_up();
-        let result = self.commit(&mut group, &mut changed);
+        let result = self.keep(&mut group, &mut changed);
         self.waiting.rest();
         if let Err(error) = &result {
             meters::commit_failed();
@@ -178,6 +187,33 @@ impl Writer {
             meters::commit(group.len(), watch.elapsed());
         }
         Answers { group, result, changed }
+    }
+
+    /// Commits, and makes sure that it is kept where it was thought to be.
+    fn keep(&mut self, group: &mut [Box<dyn Command>], changed: &mut Vec<Change>) -> Result<(), StoreError> {
+        self.checkpoints.trouble()?;
+        if let Some(files) = &mut self.files {
+            files.hold(&self.source)?;
+            // Before a connection is opened anew, too: SQLite would create what is missing.
+            files.check()?;
+        }
+        self.commit(group, changed)?;
+        self.files.as_mut().map_or(Ok(()), Files::check)
+    }
+
+    fn end(mut self, result: Result<(), StoreError>) -> Result<(), StoreError> {
+        let files = self.files.take();
+        match (result, files) {
+            (Ok(()), files) => {
+                drop(files);
+                self.close()
+            }
+            (error, Some(files)) => {
+                files.leave();
+                error
+            }
+            (error, None) => error,
+        }
     }
 
     fn close(mut self) -> Result<(), StoreError> {

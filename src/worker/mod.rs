@@ -7,6 +7,7 @@ pub mod dispatch;
 pub mod retention;
 pub mod sweep;
 pub mod upkeep;
+pub mod watch;
 
 use std::fmt::Display;
 use std::future::Future;
@@ -82,7 +83,8 @@ impl Tasks {
         self.tracker.wait().await;
     }
 
-    fn fail(&self, why: String) {
+    /// Stops everything: nothing may be acknowledged any more.
+    pub fn fail(&self, why: String) {
         tracing::error!(why, "a part of the service died; stopping");
         self.failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(why);
         self.stop.cancel();

@@ -350,3 +350,51 @@ async fn a_log_that_cannot_be_written_stops_no_webhook_and_no_purchase() {
     assert_eq!(told.unwrap().status(), 200);
     assert_eq!(service.terminate(), 0);
 }
+
+#[tokio::test]
+async fn a_database_that_is_taken_away_ends_it_and_is_not_made_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    let (database, elsewhere) = (folder.path().join("recoup.db"), folder.path().join("elsewhere"));
+    let provider = Provider::start().await;
+    let mut service = Service::start(folder.path(), &provider.url);
+    let http = http();
+    let prepare = || http.post(format!("{}/v1/generations", service.url)).json(&json!({"family": O3}));
+    let (_, prepared) = call(prepare()).await.unwrap();
+    std::fs::rename(&database, &elsewhere).unwrap();
+    let told =
+        http.post(text(&prepared["callback_url"])).body(crate::support::completed("p-1", "https://x/v")).send().await;
+    assert_eq!(told.unwrap().status(), 503, "nothing is acknowledged that goes into a file nobody finds again");
+    assert_eq!(service.child.wait().unwrap().code(), Some(1));
+    let again = Service::command(folder.path(), free_port(), &provider.url).output().unwrap();
+    let said = String::from_utf8(again.stderr).unwrap();
+    assert!(again.status.code() == Some(1) && said.contains("recoup.db is gone"), "{said}");
+    assert!(!database.exists());
+    std::fs::rename(&elsewhere, &database).unwrap();
+    let service = Service::start(folder.path(), &provider.url);
+    let record = format!("{}/v1/generations/{}", service.url, text(&prepared["id"]));
+    assert_eq!(call(http.get(record)).await.unwrap().0, 200, "put back, it is as it was");
+    assert_eq!(service.terminate(), 0);
+}
+
+#[tokio::test]
+async fn a_database_with_pages_that_cannot_be_ends_it_and_is_left_as_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let provider = Provider::start().await;
+    let service = Service::start(folder.path(), &provider.url);
+    let http = http();
+    for n in 0..50 {
+        let body = json!({"family": O3, "generation_id": format!("p-{n}"), "prompt": "x".repeat(2_000)});
+        assert_eq!(call(http.post(format!("{}/v1/generations", service.url)).json(&body)).await.unwrap().0, 201);
+    }
+    assert_eq!(service.terminate(), 0);
+    let file = folder.path().join("recoup.db");
+    rusqlite::Connection::open(&file).unwrap().query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).unwrap();
+    let mut bytes = std::fs::read(&file).unwrap();
+    let last_pages = bytes.len() - 8 * 4_096;
+    bytes[last_pages..].fill(0xa5);
+    std::fs::write(&file, &bytes).unwrap();
+    let ended = Service::command(folder.path(), free_port(), &provider.url).output().unwrap();
+    let said = String::from_utf8(ended.stderr).unwrap();
+    assert!(ended.status.code() == Some(1) && (said.contains("malformed") || said.contains("corrupt")), "{said}");
+    assert_eq!(std::fs::read(&file).unwrap().len(), bytes.len());
+}
