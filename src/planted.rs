@@ -113,6 +113,10 @@ faults! {
     BudgetByCalendar,
     /// Beyond what can be served at once everybody waits.
     NobodyTurnedAway,
+    /// A webhook that could not be kept is acknowledged all the same.
+    FailureAcknowledged,
+    /// An outcome is committed apart from its event.
+    HalfCommitted,
     /// A failed write or sync counts as one that may work the next time.
     FailedSyncIgnored,
     /// Nobody looks whether the files of the database are still there.
@@ -121,8 +125,18 @@ faults! {
     CorruptReplaced,
     /// A second process on the same database is let in.
     LockIgnored,
+    /// An event gets another id with every attempt.
+    EventIdAnew,
     /// A migration is not one transaction.
     MigratedInPieces,
+    /// A backup is a copy of the file, while it is written to.
+    CopiedAsFile,
+    /// Everything past its retention is removed at once.
+    RemovedAtOnce,
+    /// With a raw body goes the hash by which a repeat is known.
+    HashRemoved,
+    /// Generations are removed whose money is open.
+    OpenMoneyRemoved,
 }
 
 #[cfg(test)]

@@ -107,7 +107,12 @@ impl Intake {
             drop(recording.now_or_never());
             return Ok(Recorded { delivery: None, generation: None, disposition: Disposition::Accepted, lag: None });
         }
-        let recorded = recording.instrument(settling.clone()).await?;
+        let recorded = match recording.instrument(settling.clone()).await {
+            Err(_) if planted::is(planted::Fault::FailureAcknowledged) => {
+                return Ok(Recorded { delivery: None, generation: None, disposition: Disposition::Accepted, lag: None });
+            }
+            recorded => recorded?,
+        };
         settling.record("disposition", recorded.disposition.as_str());
         settling.record("generation", recorded.generation.map(display));
         meters::webhook(family, recorded.disposition, recorded.lag);

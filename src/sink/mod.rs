@@ -16,6 +16,7 @@ use reqwest::header::{CONTENT_TYPE, RETRY_AFTER};
 use url::Url;
 
 use crate::outgoing::{ClientError, client_builder};
+use crate::planted;
 use crate::telemetry::traces;
 use egress::{Blocked, Egress, Guarded, System};
 use signature::SigningKeys;
@@ -84,6 +85,8 @@ impl Sink {
         if let Err(blocked) = self.egress.check(url) {
             return failed(None, blocked.to_string());
         }
+        let anew = planted::is(planted::Fault::EventIdAnew).then(|| uuid::Uuid::now_v7().simple().to_string());
+        let message = Message { id: anew.as_deref().unwrap_or(message.id), ..message };
         let mut request = self
             .http
             .post(url.clone())

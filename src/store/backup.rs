@@ -10,6 +10,7 @@ use sqlx::{ConnectOptions, Connection};
 
 use super::{OpenError, Store, options, protect};
 use crate::domain::time::Time;
+use crate::planted;
 
 /// The last copy that was made and checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,8 +38,12 @@ pub async fn backup(url: &str, file: &Path, now: Time) -> Result<LastBackup, Ope
     }
     let target = file.to_str().ok_or_else(|| OpenError::Url(format!("{} is not valid UTF-8", file.display())))?;
     let mut connection = options.connect().await.map_err(|error| unusable(&error))?;
-    let copied = sqlx::query("VACUUM INTO ?1").bind(target).execute(&mut connection).await;
-    copied.map_err(|error| unusable(&error))?;
+    if planted::is(planted::Fault::CopiedAsFile) {
+        std::fs::copy(&source, file).map_err(|error| unusable(&error))?;
+    } else {
+        let copied = sqlx::query("VACUUM INTO ?1").bind(target).execute(&mut connection).await;
+        copied.map_err(|error| unusable(&error))?;
+    }
     connection.close().await.map_err(|error| unusable(&error))?;
     protect(file);
     let copy = SqliteConnectOptions::new().filename(file).read_only(true);

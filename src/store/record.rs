@@ -167,6 +167,9 @@ impl Tx<'_> {
         if decision.events.is_empty() || (planted::is(planted::Fault::SilentCheck) && silent) {
             return Ok(());
         }
+        if planted::is(planted::Fault::HalfCommitted) {
+            self.connection.execute_batch("COMMIT; BEGIN IMMEDIATE")?;
+        }
         let for_caller = generation.via == Via::Gateway && self.callback_url(row)?.is_some();
         // Events come only with a change, which is the last one noted.
         if let Some(change) = self.changed.last_mut() {

@@ -4,6 +4,7 @@ use rusqlite::params;
 
 use super::{Store, StoreError};
 use crate::domain::time::Time;
+use crate::planted;
 
 /// Bodies looked at for those to remove.
 const STEP_OVER_MAX: u32 = 20_000;
@@ -17,13 +18,18 @@ impl Store {
         self.writer
             .run(move |tx| {
                 // In the order they came: those that a clock running ahead has put into the future are stepped over.
-                tx.execute(
+                let removed = tx.execute(
                     "DELETE FROM bodies WHERE delivery IN (SELECT delivery FROM
                      (SELECT b.delivery, d.received_at FROM (SELECT delivery FROM bodies ORDER BY delivery LIMIT ?4) b
                       CROSS JOIN deliveries d ON d.id = b.delivery WHERE d.received_at <= ?3 ORDER BY b.delivery LIMIT ?2)
                      WHERE received_at < ?1)",
-                    params![before.as_ms(), limit, now.as_ms(), STEP_OVER_MAX],
-                )
+                    params![before.as_ms(), limit, now.as_ms(), STEP_OVER_MAX.max(limit)],
+                )?;
+                if planted::is(planted::Fault::HashRemoved) {
+                    let without = "UPDATE deliveries SET body_sha256 = randomblob(32) WHERE disposition <> 1 AND disposition = 4";
+                    tx.execute(without, [])?;
+                }
+                Ok(removed)
             })
             .await
     }
@@ -42,15 +48,15 @@ impl Store {
                 tx.execute(
                     "DELETE FROM generations WHERE id IN
                      (SELECT id FROM generations INDEXED BY generations_created_at
-                      WHERE coalesce(submitted_at, created_at) < ?1 AND created_at < ?1 AND check_at IS NULL AND attention IS NULL
-                        AND (status IN (7, 4)
+                      WHERE coalesce(submitted_at, created_at) < ?1 AND created_at < ?1 AND (?4 OR (check_at IS NULL AND attention IS NULL))
+                        AND (status IN (7, 4) OR ?4
                              OR (status = 8 AND (refunded_at IS NOT NULL OR settled_at < ?2)))
                         AND NOT EXISTS (
                             SELECT 1 FROM events e WHERE e.generation = generations.id
                               AND (EXISTS (SELECT 1 FROM outlets o WHERE e.id > o.position AND o.callers_only <= e.for_caller)
                                    OR EXISTS (SELECT 1 FROM dispatches d WHERE d.event = e.id AND d.state = 1)))
                       ORDER BY created_at LIMIT ?3)",
-                    params![before.as_ms(), refunds_before.as_ms(), limit],
+                    params![before.as_ms(), refunds_before.as_ms(), limit, planted::is(planted::Fault::OpenMoneyRemoved)],
                 )
             })
             .await

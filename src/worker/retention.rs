@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
+use crate::planted;
 use crate::store::{Store, StoreError};
 use crate::telemetry::meters;
 
@@ -57,17 +58,18 @@ pub async fn run(
 /// One batch of each kind; tells how much was removed.
 async fn remove(retention: Retention, store: &Store, clock: &dyn Clock) -> Result<usize, StoreError> {
     let now = clock.now();
-    let keys = store.prune_idempotency_keys(BATCH, now).await?;
+    let batch = if planted::is(planted::Fault::RemovedAtOnce) { u32::MAX >> 1 } else { BATCH };
+    let keys = store.prune_idempotency_keys(batch, now).await?;
     meters::removed("idempotency_keys", keys);
     let mut removed = keys;
     if !retention.payloads.is_zero() {
-        let bodies = store.prune_bodies(now - retention.payloads, BATCH, now).await?;
+        let bodies = store.prune_bodies(now - retention.payloads, batch, now).await?;
         meters::removed("payloads", bodies);
         removed += bodies;
     }
     if !retention.generations.is_zero() {
         let refunds_before = now - retention.refund_window;
-        let rows = store.prune_generations(now - retention.generations, refunds_before, BATCH).await?;
+        let rows = store.prune_generations(now - retention.generations, refunds_before, batch).await?;
         meters::removed("generations", rows);
         removed += rows;
     }
