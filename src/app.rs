@@ -122,15 +122,8 @@ impl App {
         let provider: Arc<dyn Provider> = Arc::new(provider);
         store.end_interrupted_purchases(&rules, clock.now()).await?;
         let per_minute = config.provider.status_checks_per_minute;
-        let reconciler = Reconciler::new(
-            store.clone(),
-            Arc::clone(&provider),
-            Arc::clone(&rules),
-            Arc::clone(&clock),
-            per_minute,
-            timeout,
-        )
-        .await?;
+        let (asked_of, by, time) = (Arc::clone(&provider), Arc::clone(&rules), Arc::clone(&clock));
+        let reconciler = Reconciler::new(store.clone(), asked_of, by, time, per_minute, timeout).await?;
         let reconciler = Arc::new(reconciler);
         let budget = Arc::clone(reconciler.budget());
         let (asks, asked) = Asks::channel();
@@ -138,8 +131,8 @@ impl App {
         let swept = sweeper.status();
         tasks.spawn("sweeper", sweeper.run(stop.clone()));
         tasks.spawn("database", watching::run(store.clone(), Arc::clone(&clock), stop.clone()));
-        let kept = retention_of(config);
-        tasks.spawn("retention", retention::run(kept, store.clone(), Arc::clone(&clock), stop.clone()));
+        let removing = retention::run(retention_of(config), store.clone(), Arc::clone(&clock), stop.clone());
+        tasks.spawn("retention", removing);
 
         let keys = CallbackKeys::new(config.webhook.secrets.iter().map(crate::secret::Secret::expose));
         let api = Api {

@@ -38,7 +38,7 @@ refusals! {
     /// What can go wrong anywhere.
     OurFault = [Internal, Unavailable];
     /// Where a key is needed.
-    Guarded = [Unauthorized, Forbidden] + OurFault;
+    Guarded = [Unauthorized, TooManyWrongKeys, Forbidden] + OurFault;
     /// Where a query is read.
     Listing = [InvalidQuery] + Guarded;
     /// Where one thing is looked up.
@@ -110,7 +110,7 @@ impl Code {
     /// Headers that come with it.
     const fn headers(self) -> &'static [(&'static str, &'static str)] {
         match self {
-            Self::BudgetSpent | Self::Unavailable => &[("Retry-After", "Seconds to wait.")],
+            Self::BudgetSpent | Self::TooManyWrongKeys | Self::Unavailable => &[("Retry-After", "Seconds to wait.")],
             Self::Unauthorized => &[("WWW-Authenticate", "`Bearer`.")],
             Self::KeyReused | Self::KeyInUse => {
                 &[("Recoup-Generation", "Our id of the generation that the first request with this key was about.")]
@@ -143,6 +143,9 @@ impl Code {
             Self::NotFound => "There is no generation of this id, neither ours nor the provider's.",
             Self::MethodNotAllowed => "This route does not know the method.",
             Self::Unauthorized => "Send one of the configured API keys as `Authorization: Bearer <key>`.",
+            Self::TooManyWrongKeys => {
+                "Too many wrong API keys came from this address. Until it has rested, no other key is looked at."
+            }
             Self::Forbidden => "The key \"app\" lacks the scope `operate`.",
             Self::InvalidQuery => "limit: must be a whole number from 1 to 200",
             Self::InvalidHeader => "Idempotency-Key: must stand once and have 1 to 255 printable ASCII characters",
