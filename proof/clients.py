@@ -320,6 +320,9 @@ class Hall(http.server.ThreadingHTTPServer):
     request_queue_size = 512
     daemon_threads = True
 
+    def handle_error(self, request, client_address):
+        """Whoever was killed hears no answer: nothing to tell of."""
+
 
 class Watcher:
     """An endpoint for events, and a provider that answers nothing useful: both count what reaches them."""

@@ -16,6 +16,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::problem::Problem;
 use crate::planted;
+use crate::telemetry::meters;
 
 /// Webhooks on their way into the database: as many as one transaction takes.
 const WEBHOOKS_MAX: usize = 512;
@@ -60,7 +61,7 @@ async fn place(places: &Arc<Semaphore>, kind: &'static str) -> Option<OwnedSemap
     let patience = if planted::is(planted::Fault::NobodyTurnedAway) { Duration::MAX } else { PLACE_TIMEOUT };
     let place = tokio::time::timeout(patience, Arc::clone(places).acquire_owned()).await;
     if place.is_err() {
-        metrics::counter!("recoup_requests_turned_away_total", "kind" => kind).increment(1);
+        meters::turned_away(kind);
     }
     place.ok()?.ok()
 }

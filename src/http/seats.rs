@@ -18,6 +18,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::planted;
+use crate::telemetry::meters;
 
 /// The clock of the seats: fine enough for limits of seconds, and read for nothing.
 pub(super) const TICK: Duration = Duration::from_millis(100);
@@ -208,7 +209,7 @@ impl Seat {
 
     fn send_away(&self, reason: &'static str) {
         if !self.sent_away.swap(true, Ordering::AcqRel) {
-            metrics::counter!("recoup_connections_closed_total", "reason" => reason).increment(1);
+            meters::connection_ended(reason);
         }
         self.waker.wake();
     }

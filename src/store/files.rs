@@ -46,13 +46,16 @@ impl Identity {
 }
 
 impl Files {
-    /// Those beside `database` that are there now; the others are taken for ours when they are first seen.
+    /// Those beside `database`. The log and its index are taken for ours when they are first seen behind [`Self::hold`]: until then
+    /// somebody else's last connection may remove them.
     pub(super) fn of(database: &Path) -> Self {
-        let identity = |path: PathBuf| {
-            let identity = path.metadata().ok().as_ref().map(Identity::of);
+        let known = ENDINGS.map(|ending| {
+            let path = beside(database, ending);
+            let is_ours = !matches!(ending, "-wal" | "-shm");
+            let identity = path.metadata().ok().filter(|_| is_ours).as_ref().map(Identity::of);
             (path, identity)
-        };
-        Self { known: ENDINGS.iter().map(|ending| identity(beside(database, ending))).collect(), anchor: None }
+        });
+        Self { known: known.into(), anchor: None }
     }
 
     /// Keeps the log where it is.
@@ -129,6 +132,19 @@ mod tests {
                 assert!(matches!(&error, StoreError::Broken(text) if text.contains(&named)), "{error}");
             }
         }
+    }
+
+    #[test]
+    fn a_log_that_another_connection_removes_before_it_is_held_was_not_taken() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("files.db");
+        let first = Connection::open(&path).unwrap();
+        first.execute_batch("PRAGMA journal_mode = WAL; CREATE TABLE numbers (n INTEGER) STRICT").unwrap();
+        let mut files = Files::of(&path);
+        first.close().unwrap();
+        assert!(!beside(&path, "-wal").exists(), "the last connection removes it");
+        files.hold(&Source::File { path, pages_max: None }).unwrap();
+        files.check().unwrap();
     }
 
     #[test]

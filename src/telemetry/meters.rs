@@ -30,6 +30,8 @@ struct Meters {
     commit_commands: Histograms,
     commits_failed: Counters,
     removed_rows: Counters,
+    connections_ended: Counters,
+    requests_turned_away: Counters,
 }
 
 static METERS: OnceLock<Meters> = OnceLock::new();
@@ -53,6 +55,8 @@ pub(super) fn register() {
         commit_commands: Histograms::of(&all::COMMIT_COMMANDS),
         commits_failed: Counters::of(&all::COMMITS_FAILED),
         removed_rows: Counters::of(&all::REMOVED_ROWS),
+        connections_ended: Counters::of(&all::CONNECTIONS_ENDED),
+        requests_turned_away: Counters::of(&all::REQUESTS_TURNED_AWAY),
     });
 }
 
@@ -175,6 +179,16 @@ pub fn commit_failed() {
 /// Retention removed something: `idempotency_keys`, `payloads` or `generations`.
 pub fn removed(what: &str, rows: usize) {
     with(|meters| meters.removed_rows.add(&[what], u64::try_from(rows).unwrap_or(0)));
+}
+
+/// We ended a connection: it was `slow`, or all seats were taken (`full`).
+pub fn connection_ended(reason: &str) {
+    with(|meters| meters.connections_ended.add(&[reason], 1));
+}
+
+/// A `webhook` or a `call` found no place.
+pub fn turned_away(kind: &str) {
+    with(|meters| meters.requests_turned_away.add(&[kind], 1));
 }
 
 /// A request was answered.
