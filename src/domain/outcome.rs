@@ -107,3 +107,25 @@ pub(in crate::domain) fn fill<T: Clone>(gap: &mut Option<T>, later: Option<&T>) 
     }
     fills
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_later_word_fills_what_is_missing_and_changes_nothing() {
+        let failure = |code: Option<&str>, text: Option<&str>| Failure {
+            code: code.map(str::to_owned),
+            text: text.map(str::to_owned),
+        };
+        for (before, later, after, taken) in [
+            (failure(None, None), failure(Some("A"), None), failure(Some("A"), None), true),
+            (failure(Some("A"), None), failure(Some("B"), Some("b")), failure(Some("A"), Some("b")), true),
+            (failure(Some("A"), Some("a")), failure(Some("B"), Some("b")), failure(Some("A"), Some("a")), false),
+            (failure(None, Some("a")), failure(None, None), failure(None, Some("a")), false),
+        ] {
+            let mut filled = before;
+            assert_eq!((filled.fill_from(&later), &filled), (taken, &after));
+        }
+    }
+}
