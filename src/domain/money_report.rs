@@ -148,3 +148,53 @@ impl MoneyReport {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn group(status: Status, attention: Option<Attention>, count: u64, priced: u64) -> Group {
+        Group {
+            status,
+            attention,
+            error_code: None,
+            model: Some("kling_o3".to_owned()),
+            recovered: status == Status::Completed,
+            refunded: false,
+            count,
+            priced,
+            amount: Usd::from_micros(150_000 * i64::try_from(priced).unwrap()),
+        }
+    }
+
+    #[test]
+    fn groups_are_added_up_by_all_that_is_asked_about() {
+        let sum = |count, micros| Sum { count, amount: Usd::from_micros(micros) };
+        let groups = [
+            group(Status::Completed, None, 3, 2),
+            group(Status::Completed, None, 1, 1),
+            group(Status::Lost, Some(Attention::Lost), 2, 2),
+            Group { error_code: Some("TIMEOUT".to_owned()), ..group(Status::Failed, None, 4, 4) },
+            group(Status::Failed, None, 1, 1),
+            group(Status::Rejected, None, 5, 5),
+        ];
+        let report = MoneyReport::of(&groups, sum(2, 300_000));
+        let total = Total { count: 16, charged: Usd::from_micros(1_500_000), price_unknown: 1 };
+        assert_eq!((report.total, report.recovered), (total, sum(4, 450_000)));
+        for (state, expected) in [
+            (CreditState::Delivered, sum(4, 450_000)),
+            (CreditState::Charged, sum(0, 0)),
+            (CreditState::RefundExpected, sum(2, 300_000)),
+            (CreditState::Refunded, sum(3, 450_000)),
+            (CreditState::AtRisk, sum(2, 300_000)),
+            (CreditState::NotCharged, sum(5, 0)),
+        ] {
+            assert_eq!(report.by_state[&state], expected, "{state:?}");
+        }
+        assert_eq!(report.at_risk, BTreeMap::from([(Attention::Lost, sum(2, 300_000))]));
+        assert_eq!(report.at_risk, report.by_attention);
+        assert_eq!(report.by_error_code, BTreeMap::from([("TIMEOUT".to_owned(), sum(4, 600_000))]));
+        assert_eq!(report.without_error_code, sum(6, 150_000));
+        assert_eq!(report.by_model["kling_o3"], sum(16, 1_500_000));
+    }
+}
