@@ -41,9 +41,10 @@ def routes(url):
     status, document, _ = call(url, "GET", "/openapi.json", key=KEY)
     if status == 200 and isinstance(document, dict):
         for path, operations in document["paths"].items():
-            for method, operation in operations.items():
+            for method in operations.keys() & {"get", "post", "patch", "put", "delete"}:
+                operation = operations[method]
                 needed = [scope for way in operation.get("security", document.get("security", [])) for scopes in way.values() for scope in scopes]
-                if method in ("get", "post", "patch", "put", "delete") and needed:
+                if needed:
                     known = found.get((method.upper(), path))
                     require(known in (None, needed[0]), f"{method} {path} needs {needed}, the contract says {known}")
                     found[method.upper(), path] = needed[0]
