@@ -48,6 +48,10 @@ proof *arguments: planted
     cargo build --release --locked
     proof/run --into docs/RELIABILITY.md {{arguments}}
 
+# how many wrong versions of the rules their tests notice
+mutants *arguments:
+    proof/mutants {{arguments}}
+
 # the container image
 image tag="recoup":
     docker build --tag {{tag}} .
