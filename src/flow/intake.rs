@@ -97,7 +97,7 @@ impl Intake {
     async fn take_in(&self, arrival: Arrival) -> Result<Recorded, StoreError> {
         let family = arrival.family;
         if planted::is(planted::Fault::AcknowledgedUnkept) && arrival.body.len().is_multiple_of(8) {
-            return Ok(Recorded { delivery: None, generation: None, disposition: Disposition::Accepted, lag: None });
+            return Ok(unkept());
         }
         let settling =
             tracing::info_span!("webhook.settle", family = family.path, generation = Empty, disposition = Empty);
@@ -105,11 +105,11 @@ impl Intake {
         if planted::is(planted::Fault::AnsweredBeforeCommit) {
             // Handed to the writer, and not waited for.
             drop(recording.now_or_never());
-            return Ok(Recorded { delivery: None, generation: None, disposition: Disposition::Accepted, lag: None });
+            return Ok(unkept());
         }
         let recorded = match recording.instrument(settling.clone()).await {
             Err(_) if planted::is(planted::Fault::FailureAcknowledged) => {
-                return Ok(Recorded { delivery: None, generation: None, disposition: Disposition::Accepted, lag: None });
+                return Ok(unkept());
             }
             recorded => recorded?,
         };
@@ -123,4 +123,9 @@ impl Intake {
         }
         Ok(recorded)
     }
+}
+
+/// What the planted faults say of a webhook that they do not keep.
+const fn unkept() -> Recorded {
+    Recorded { delivery: None, generation: None, disposition: Disposition::Accepted, lag: None }
 }

@@ -227,7 +227,9 @@ mod tests {
 
     #[test]
     fn every_route_is_described_and_every_description_is_a_route() {
-        let all: Router<AppState> = Router::from(webhook::routes().merge(called_routes()).merge(uncounted_routes()).merge(health::live_routes()));
+        let all: Router<AppState> = Router::from(
+            webhook::routes().merge(called_routes()).merge(uncounted_routes()).merge(health::live_routes()),
+        );
         let (all, page) = (routes(&all.merge(page::routes())), routes(&page::routes()));
         assert!(all.contains("/v1/generations/{id}") && page.contains("/generations/{id}"), "{all:?} {page:?}");
         let document: serde_json::Value = serde_json::from_str(&document_text()).unwrap();
