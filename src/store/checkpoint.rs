@@ -41,6 +41,8 @@ pub(super) struct Checkpoints {
     /// `None` until the first pass.
     thread: Option<Thread>,
     is_under_way: bool,
+    /// The thread's part is done, ours is not yet.
+    is_copied: bool,
 }
 
 /// What copies beside the writer.
@@ -54,7 +56,7 @@ struct Thread {
 
 impl Checkpoints {
     pub(super) fn new(source: Source) -> Self {
-        Self { source, thread: None, is_under_way: false }
+        Self { source, thread: None, is_under_way: false, is_copied: false }
     }
 
     /// Between two groups: has a pass begun or finished, as the log's length wants. `busy`: the next group is waiting.
@@ -62,9 +64,9 @@ impl Checkpoints {
     /// # Errors
     /// As of [`Self::trouble`].
     pub(super) fn step(&mut self, connection: Option<&Connection>, busy: bool) -> Result<(), StoreError> {
-        let is_copied = self.trouble()?;
+        self.trouble()?;
         let (Some(connection), pages) = (connection, PAGES.get()) else { return Ok(()) };
-        if is_copied {
+        if std::mem::take(&mut self.is_copied) {
             pass(connection)?;
         } else if pages >= if busy { BEGIN_BUSY } else { BEGIN } && !self.is_under_way {
             self.is_under_way = self.begin();
@@ -75,19 +77,19 @@ impl Checkpoints {
         Ok(())
     }
 
-    /// Looks what came of the pass under way; tells whether one has ended.
+    /// Looks what came of the pass under way.
     ///
     /// # Errors
     /// [`StoreError::Broken`]: what was written or synced into the file cannot be trusted. A disk that is full is no fault: what could
     /// not be copied stays in the log.
-    pub(super) fn trouble(&mut self) -> Result<bool, StoreError> {
-        let Some(thread) = &self.thread else { return Ok(false) };
+    pub(super) fn trouble(&mut self) -> Result<(), StoreError> {
+        let Some(thread) = &self.thread else { return Ok(()) };
         match thread.copied.try_recv() {
             Ok(copied) => {
-                self.is_under_way = false;
-                copied.map(|()| true)
+                (self.is_under_way, self.is_copied) = (false, true);
+                copied
             }
-            Err(TryRecvError::Empty | TryRecvError::Disconnected) => Ok(false),
+            Err(TryRecvError::Empty | TryRecvError::Disconnected) => Ok(()),
         }
     }
 
@@ -163,6 +165,8 @@ mod tests {
         connection.execute("INSERT INTO ballast VALUES (zeroblob(?1))", [pages * 4_000]).unwrap();
         checkpoints.step(Some(connection), false).unwrap();
         while checkpoints.is_under_way {
+            // As the writer does before a group.
+            checkpoints.trouble().unwrap();
             checkpoints.step(Some(connection), false).unwrap();
         }
     }
@@ -175,6 +179,22 @@ mod tests {
             write(&connection, &mut checkpoints, BEGIN + 50);
             assert!(PAGES.get() < 2 * BEGIN + 200, "{} pages", PAGES.get());
         }
+    }
+
+    #[test]
+    fn what_the_thread_began_is_finished_though_it_was_looked_for_trouble_before() {
+        let folder = tempfile::tempdir().unwrap();
+        let (connection, mut checkpoints, _source) = opened(&folder);
+        connection.execute("INSERT INTO ballast VALUES (zeroblob(?1))", [(BEGIN + 50) * 4_000]).unwrap();
+        checkpoints.step(Some(&connection), false).unwrap();
+        while checkpoints.is_under_way {
+            checkpoints.trouble().unwrap();
+        }
+        connection.execute("INSERT INTO ballast VALUES (zeroblob(4000))", []).unwrap();
+        checkpoints.step(Some(&connection), false).unwrap();
+        assert!(!checkpoints.is_under_way, "nothing is begun anew");
+        connection.execute("INSERT INTO ballast VALUES (zeroblob(4000))", []).unwrap();
+        assert!(PAGES.get() < BEGIN, "{} pages: the log did not begin anew", PAGES.get());
     }
 
     #[test]
