@@ -239,7 +239,7 @@ def retention_keeps(bench, amount):
     return f"{amount:,} settled generations removed; {len(opened)} with open money and 30 hashes of removed bodies stay, and know a repeat"
 
 
-@proves("contract 3", small=5_000, full=60_000, faults=["RemovedAtOnce"])
+@proves("contract 3", small=None, full=60_000, faults=["RemovedAtOnce"])
 def retention_beside_traffic(bench, amount):
     """While generations past their retention are removed in small batches, traffic beside them does not notice."""
     folder = bench.subfolder("kept")
@@ -247,7 +247,7 @@ def retention_beside_traffic(bench, amount):
     flood = Flood(service.port, service.standing_path(bench), 64, "r").run(most=amount)
     require(len(flood.acknowledged) == amount, f"only {len(flood.acknowledged)} are taken: {flood.broken}")
     require(service.terminate() == 0, "does not stop")
-    seconds, rate = (3, 150) if amount < 10_000 else (20, 300)
+    seconds, rate = 20, 300
     # The same traffic at the same rate on the same machine, once beside nothing.
     quiet, _ = measure(bench, shutil.copytree(folder, os.path.join(bench.folder, "quiet")), rate, seconds, QUIET)
     old()
