@@ -1,5 +1,5 @@
 """What the benchmarks share: the binary's environment, webhooks for wrk and oha, what they and the kernel report, and where it is put."""
-import os, random, re, signal, socket, subprocess, tempfile, time, uuid
+import contextlib, os, random, re, signal, socket, subprocess, tempfile, time, uuid
 
 KEY = "a-key-of-the-benchmark"
 SECRET = "a secret of the benchmark, long enough"
@@ -18,9 +18,12 @@ end
 
 
 def free_port():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
+    """A port below those the kernel gives to outgoing connections, so that no client takes it before, or between two starts of, its server."""
+    while True:
+        port = random.SystemRandom().randrange(10_000, 32_000)
+        with socket.socket() as free, contextlib.suppress(OSError):
+            free.bind(("127.0.0.1", port))
+            return port
 
 
 def environment(port):

@@ -10,8 +10,7 @@ use recoup::secret::Secret;
 use rustls::pki_types::PrivateKeyDer;
 use serde_json::Value;
 
-use crate::process::free_port;
-use crate::support::{KEY, PROVIDER_KEY, World};
+use crate::support::{ANY_PORT, KEY, PROVIDER_KEY, World};
 
 const SECRET: &str = "a secret for callback URLs";
 
@@ -139,8 +138,8 @@ async fn the_key_is_tried_within_the_budget_of_the_service() {
 
 #[tokio::test]
 async fn a_service_with_a_listener_of_its_own_for_operators_is_found() {
-    let admin = format!("127.0.0.1:{}", free_port());
-    let world = World::with(|config| config.server.admin_listen = Some(admin.parse().unwrap())).await;
+    let world = World::with(|config| config.server.admin_listen = Some(ANY_PORT)).await;
+    let admin = world.config.server.admin_listen.unwrap().to_string();
     let found = doctor(&world, &[("RECOUP_SERVER__ADMIN_LISTEN", &admin)]).await;
     assert!(found.expect("service", "ok").contains(&admin));
     assert!(found.expect("public URL", "warning").contains("leads here"));

@@ -7,7 +7,7 @@ use recoup::config::Span;
 use recoup::store::{self, OpenError, Store};
 use serde_json::json;
 
-use crate::support::{World, completed, text};
+use crate::support::{ANY_PORT, World, completed, text};
 
 #[tokio::test]
 async fn live_and_ready_say_what_they_mean() {
@@ -22,12 +22,8 @@ async fn live_and_ready_say_what_they_mean() {
 
 #[tokio::test]
 async fn with_an_admin_listener_the_public_one_serves_webhooks_only() {
-    let port = {
-        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        free.local_addr().unwrap()
-    };
-    let world = World::with(|config| config.server.admin_listen = Some(port)).await;
-    let admin = format!("http://{port}");
+    let world = World::with(|config| config.server.admin_listen = Some(ANY_PORT)).await;
+    let admin = format!("http://{}", world.config.server.admin_listen.unwrap());
     for path in ["/v1/generations", "/readyz", "/metrics", "/login"] {
         world.get(path).await.problem(404, "NOT_FOUND");
         let served = world.http.get(format!("{admin}{path}")).bearer_auth(crate::support::KEY).send().await.unwrap();

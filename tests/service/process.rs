@@ -99,8 +99,12 @@ impl Service {
     }
 }
 
+/// A port below those the kernel gives to outgoing connections: no client takes it before its server is there, or between two
+/// starts of it.
 pub(crate) fn free_port() -> u16 {
-    std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
+    std::iter::repeat_with(|| fastrand::u16(10_000..32_000))
+        .find(|port| std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok())
+        .unwrap()
 }
 
 impl Drop for Service {

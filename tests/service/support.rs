@@ -1,6 +1,6 @@
 //! A world for one test: the simulated provider, the service and a client, on a clock that the test moves.
 
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +19,9 @@ use url::Url;
 pub(crate) const KEY: &str = "the key that may do everything";
 pub(crate) const PROVIDER_KEY: &str = "the provider's key";
 pub(crate) const O3: &str = "kling/o3-video";
+
+/// For a second listener: which port it got, the world's configuration tells.
+pub(crate) const ANY_PORT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
 /// 2026-11-23T10:00:00Z
 pub(crate) const START: Time = Time::from_ms(1_795_428_000_000);
@@ -109,7 +112,11 @@ impl World {
         let public = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         self.url = format!("http://{}", public.local_addr().unwrap());
         self.config.server.public_url = Url::parse(&self.url).unwrap();
-        let admin = self.config.server.admin_listen.map(|address| TcpListener::bind(address).unwrap());
+        let admin = self.config.server.admin_listen.as_mut().map(|address| {
+            let listener = TcpListener::bind(*address).unwrap();
+            *address = listener.local_addr().unwrap();
+            listener
+        });
         let stop = CancellationToken::new();
         let listeners = Listeners { public, admin };
         let app = App::start(&self.config, listeners, self.clock.clone(), stop.clone()).await.unwrap();

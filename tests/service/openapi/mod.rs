@@ -12,7 +12,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use self::fit::fits;
-use crate::support::{Answer, KEY, World, text};
+use crate::support::{ANY_PORT, Answer, KEY, World, text};
 
 pub(crate) fn document() -> Value {
     serde_json::from_str(&recoup::http::document_text()).unwrap()
@@ -80,16 +80,11 @@ async fn the_document_is_served_where_everything_but_webhooks_is() {
     assert_eq!(served.headers["content-type"], "application/json");
     assert_eq!(served.expect(200), document());
 
-    let mut admin = None;
-    let world = World::with(|config| {
-        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        config.server.admin_listen = Some(free);
-        admin = Some(free);
-    })
-    .await;
+    let world = World::with(|config| config.server.admin_listen = Some(ANY_PORT)).await;
+    let admin = world.config.server.admin_listen.unwrap();
     for path in ["/openapi.json", "/docs", "/docs/", "/docs/index.css"] {
         world.send(Method::GET, path, None, None).await.problem(404, "NOT_FOUND");
-        let answer = world.http.get(format!("http://{}{path}", admin.unwrap())).send().await.unwrap();
+        let answer = world.http.get(format!("http://{}{path}", admin)).send().await.unwrap();
         assert!(answer.status().is_success() || answer.status().is_redirection(), "{path}: {}", answer.status());
     }
 }
