@@ -134,7 +134,7 @@ fn presented(headers: &HeaderMap) -> Option<&str> {
     scheme.eq_ignore_ascii_case("bearer").then(|| presented.trim())
 }
 
-/// Around every request: one with a key is turned away when too many wrong ones came from there.
+/// Around every request where keys count: one with a key is turned away when too many wrong ones came from there.
 pub(super) async fn slow_down(
     State(state): State<AppState>,
     request: Request,

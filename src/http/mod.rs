@@ -169,12 +169,13 @@ pub fn document_text() -> String {
     format!("{document:#}\n")
 }
 
-/// What people and their programs call: so many at once.
+/// What people and their programs call: so many at once, and none with yet another wrong key.
 fn operator_routes(state: &AppState) -> Router<AppState> {
     Router::from(called_routes())
         .merge(page::routes())
         .route_layer(middleware::from_fn_with_state(state.crowds.clone(), crowd::call))
         .merge(Router::from(uncounted_routes()))
+        .route_layer(middleware::from_fn_with_state(Arc::clone(state), auth::slow_down))
 }
 
 fn called_routes() -> OpenApiRouter<AppState> {
@@ -205,7 +206,6 @@ fn finish(state: &AppState, routes: Router<AppState>) -> Router {
         .method_not_allowed_fallback(async || {
             problem::Problem::method_not_allowed("This route does not know the method.")
         })
-        .layer(middleware::from_fn_with_state(Arc::clone(state), auth::slow_down))
         .layer(CatchPanicLayer::custom(log::panicked))
         .layer(middleware::from_fn_with_state(around, log::request))
         .layer(CatchPanicLayer::custom(log::panicked_outside))

@@ -6,7 +6,7 @@ use recoup::config::{ApiKey, Config, Scope};
 use recoup::secret::Secret;
 use reqwest::header::RETRY_AFTER;
 
-use crate::support::{Answer, KEY, World};
+use crate::support::{Answer, KEY, World, completed};
 
 const OTHER: &str = "another key that may read";
 /// Behind a proxy of ours, with somebody honest.
@@ -61,4 +61,19 @@ async fn who_makes_up_where_he_comes_from_is_counted_all_the_same() {
         looked_at += u32::from(come(&world, &format!("203.0.113.{nth}"), "a guess").await.status == 401);
     }
     assert_eq!(looked_at, 200);
+}
+
+#[tokio::test]
+async fn webhooks_are_taken_whatever_key_they_carry() {
+    let world = World::new().await;
+    let url = world.standing_url();
+    let carrying = async |nth: u32, url: &str| {
+        let request = world.http.post(url).bearer_auth("a key of the provider's");
+        World::read(request.body(completed(&format!("p-{nth}"), "https://x/v")).send().await.unwrap()).await
+    };
+    for nth in 0..300 {
+        carrying(nth, &url).await.expect(200);
+    }
+    carrying(300, &url.replace("any.", "any.x")).await.problem(404, "NOT_FOUND");
+    come(&world, SHARED, KEY).await.expect(200);
 }
