@@ -2,7 +2,7 @@
 //!
 //! A client that keeps us waiting holds a seat and costs nothing, so strangers could take them all. Who has begun a request and does not
 //! get on with it leaves after a few seconds. When a newcomer finds no seat, the one leaves that has used up most of the time it may
-//! take, unless it has shown a key: 1,024 silent connections then keep nobody out. Never looks at what is said on a connection.
+//! take, unless it has shown that it is one of ours: 1,024 silent connections then keep nobody out. Never looks at what is said on a connection.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -26,6 +26,8 @@ pub(super) const TICK: Duration = Duration::from_millis(100);
 const HEAD_TICKS: u64 = 50;
 /// Ticks that a webhook or a stranger's request may be in hand before it makes room for a newcomer; an honest one is long answered.
 const ASKING_TICKS: u64 = 10;
+/// Ticks that a connection whose request was answered may rest before it makes room: who asks again and again is never in the way.
+const RESTING_TICKS: u64 = 3;
 /// How long a newcomer waits when nobody can be sent away.
 const SEAT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Newcomers that wait at the same time; each holds a descriptor.
@@ -70,7 +72,7 @@ struct Room {
 #[derive(Debug)]
 pub(super) struct Seat {
     phase: Mutex<(Phase, u64)>,
-    /// Whether the request in hand, or the last one, came with a key or a session of ours.
+    /// Whether the request in hand, or the last one, was known for ours by a key, a session or its webhook URL.
     known: AtomicBool,
     sent_away: AtomicBool,
     waker: AtomicWaker,
@@ -171,7 +173,7 @@ impl Seat {
         }
     }
 
-    /// Notes that whoever sent this request showed a key or a session: it will not be sent away for a stranger.
+    /// Notes that whoever sent this request showed a key, a session or an authentic webhook: it will not be sent away for a stranger.
     pub(super) fn keep(extensions: &Extensions) {
         if let Some(seat) = extensions.get::<Arc<Self>>() {
             seat.known.store(true, Ordering::Relaxed);
@@ -200,11 +202,14 @@ impl Seat {
     fn patience_used(&self, now: u64) -> Option<u64> {
         let (phase, since) = *self.phase();
         let age = now.saturating_sub(since);
-        let stays = self.known.load(Ordering::Relaxed)
-            || self.sent_away.load(Ordering::Relaxed)
-            || phase == Phase::Asking && age < ASKING_TICKS;
-        // Who has just come has had no time to say anything.
-        (!stays && age > 0).then(|| age * phase.weight())
+        let grace = match phase {
+            Phase::Asking => ASKING_TICKS,
+            Phase::Rest => RESTING_TICKS,
+            // Who has just come has had no time to say anything.
+            Phase::Head => 1,
+        };
+        let stays = self.known.load(Ordering::Relaxed) || self.sent_away.load(Ordering::Relaxed) || age < grace;
+        (!stays).then(|| age * phase.weight())
     }
 
     fn send_away(&self, reason: &'static str) {
@@ -325,12 +330,28 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn who_asks_again_and_again_is_not_sent_away_in_between() {
+        let seats = Seats::new(1);
+        let busy = take(&seats).unwrap();
+        busy.seat.asks();
+        busy.seat.turns(Phase::Asking, Phase::Rest);
+        seats.tick();
+        seats.tick();
+        let mut newcomer = Box::pin(seats.take());
+        assert!((&mut newcomer).now_or_never().is_none() && !is_sent_away(&busy));
+        seats.tick();
+        assert!(is_sent_away(&busy), "it does not ask again");
+    }
+
+    #[tokio::test]
     async fn a_newcomer_gets_the_seat_of_the_one_that_dawdles_most() {
         let seats = Seats::new(3);
         let [idle, silent, known] = [take(&seats).unwrap(), take(&seats).unwrap(), take(&seats).unwrap()];
         idle.seat.asks();
         idle.seat.turns(Phase::Asking, Phase::Rest);
         known.seat.known.store(true, Ordering::Relaxed);
+        seats.tick();
+        seats.tick();
         seats.tick();
         assert!(take(&seats).is_none(), "nobody has left yet");
         assert!(is_sent_away(&silent) && !is_sent_away(&idle));
