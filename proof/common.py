@@ -8,7 +8,7 @@ import contextlib, http.client, json, os, random, shutil, signal, socket, subpro
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 KEY = "the-key-of-the-proofs"
-SECRET = "the secret of the proofs, long enough"
+SECRET = "the secret of the proofs; long enough"
 PROVIDER_KEY = "the-providers-key-of-the-proofs"
 CHECKS = []
 
@@ -44,9 +44,12 @@ def require(condition, what):
 
 
 def free_port():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
+    """A port below those the kernel gives to outgoing connections, so that no client takes it before, or between two starts of, its server."""
+    while True:
+        port = random.SystemRandom().randrange(10_000, 32_000)
+        with socket.socket() as free, contextlib.suppress(OSError):
+            free.bind(("127.0.0.1", port))
+            return port
 
 
 def until(what, condition, seconds=20.0, every=0.02):
@@ -218,7 +221,8 @@ def tool(name, package=None):
     """The path of a program; installs Debian's package where that can be done."""
     found = shutil.which(name)
     if not found and os.geteuid() == 0 and shutil.which("apt-get"):
-        subprocess.run(["apt-get", "install", "-qy", "--no-install-recommends", package or name], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        for command in (["update", "-q"], ["install", "-qy", "--no-install-recommends", package or name]):
+            subprocess.run(["apt-get", *command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         found = shutil.which(name)
     if not found:
         raise Missing(f"{name} is needed: apt-get install {package or name}")

@@ -33,7 +33,7 @@ const bought = (extra) => api("POST", "/v1/generations", { family: "kling/o3-vid
 const one = async (filter) => (await api("GET", `/v1/generations?limit=1&${filter}`)).data[0];
 
 before(async () => {
-  demo = spawn(path.join(target, "debug", "recoup"), ["demo", "--generations", "20"], { stdio: ["ignore", "pipe", "inherit"] });
+  demo = spawn(process.env.RECOUP_BINARY ?? path.join(target, "debug", "recoup"), ["demo", "--generations", "20"], { stdio: ["ignore", "pipe", "inherit"] });
   base = await new Promise((found, failed) => {
     let told = "";
     demo.stdout.on("data", (part) => {
