@@ -14,7 +14,7 @@ COPY benches benches
 COPY config.example.toml README.md ./
 # glibc linked statically: the gnu target needs no other toolchain.
 RUN RUSTFLAGS="-C target-feature=+crt-static" \
-    cargo build --release --locked --target "$(rustc -vV | sed -n 's/^host: //p')" --target-dir /target \
+    cargo build --release --locked --bin recoup --target "$(rustc -vV | sed -n 's/^host: //p')" --target-dir /target \
     && cp "$(find /target -path '*/release/recoup' -type f -perm -u+x | head -n 1)" /recoup \
     && mkdir /data
 

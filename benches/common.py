@@ -1,5 +1,5 @@
 """What the benchmarks share: the binary's environment, webhooks for wrk and oha, what they and the kernel report, and where it is put."""
-import contextlib, os, random, re, signal, socket, subprocess, tempfile, time, uuid
+import itertools, os, random, re, signal, socket, subprocess, tempfile, time, uuid
 
 KEY = "a-key-of-the-benchmark"
 SECRET = "a secret of the benchmark, long enough"
@@ -17,13 +17,14 @@ end
 """
 
 
-def free_port():
-    """A port below those the kernel gives to outgoing connections, so that no client takes it before, or between two starts of, its server."""
+def free_port(ports=itertools.count(random.SystemRandom().randrange(22_000))):
+    """A port below those the kernel gives to outgoing connections, another one each time: no client takes it before, or between two starts
+    of, its server. Tried by calling, not by binding: a child that is being forked would hold it a little longer."""
     while True:
-        port = random.SystemRandom().randrange(10_000, 32_000)
-        with socket.socket() as free, contextlib.suppress(OSError):
-            free.bind(("127.0.0.1", port))
-            return port
+        port = 10_000 + next(ports) % 22_000
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)):
+                return port
 
 
 def environment(port):

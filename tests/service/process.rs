@@ -6,8 +6,8 @@ use std::net::Ipv4Addr;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use recoup::clock::SystemClock;
@@ -99,11 +99,12 @@ impl Service {
     }
 }
 
-/// A port below those the kernel gives to outgoing connections: no client takes it before its server is there, or between two
-/// starts of it.
+/// A port below those the kernel gives to outgoing connections, another one each time: no client takes it before its server is there,
+/// or between two starts of it. Tried by calling, not by binding: a child that is being forked would hold it a little longer.
 pub(crate) fn free_port() -> u16 {
-    std::iter::repeat_with(|| fastrand::u16(10_000..32_000))
-        .find(|port| std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok())
+    static NEXT: LazyLock<AtomicU16> = LazyLock::new(|| AtomicU16::new(fastrand::u16(..)));
+    std::iter::repeat_with(|| 10_000 + NEXT.fetch_add(1, Ordering::Relaxed) % 22_000)
+        .find(|port| std::net::TcpStream::connect((Ipv4Addr::LOCALHOST, *port)).is_err())
         .unwrap()
 }
 

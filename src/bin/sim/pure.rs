@@ -1,9 +1,8 @@
-//! What every webhook costs before anything is written: its token, its body, the decision. `cargo bench --bench pure` takes the time;
-//! `.ci/instructions` counts instructions, which do not depend on the machine's mood, and holds them to a committed figure.
-
-#![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a benchmark, not the service")]
+//! What every webhook costs before anything is written: its token, its body, the decision. For a tool that counts instructions, which do
+//! not depend on the machine's mood: `.ci/instructions` holds them to a committed figure.
 
 use std::hint::black_box;
+use std::process::ExitCode;
 use std::time::Duration;
 
 use recoup::config::Config;
@@ -31,16 +30,17 @@ struct World {
 }
 
 impl World {
-    fn new() -> Self {
+    fn new() -> Option<Self> {
         let keys = CallbackKeys::new(["a secret of the benchmark"]);
         let id = GenerationId::fresh(NOW);
         let reference = Reference::Generation(id);
         let provider_id = ProviderId::parse("6fd3c1ae-4f5b-4a51-9d0e-0a1b2c3d4e5f").ok();
         let new = Generation::new(id, family(), Via::Gateway, NOW);
         let generation = Generation { state: State::Pending, provider_id, submitted_at: Some(NOW), ..new };
-        let fact = Fact::Webhook { reference, notice: Notice::parse(BODY).unwrap() };
-        let token = keys.mint(family(), reference).unwrap();
-        Self { keys, token, rules: Config::default().rules(), generation, experience: Experience::default(), fact }
+        let fact = Fact::Webhook { reference, notice: Notice::parse(BODY).ok()? };
+        let token = keys.mint(family(), reference)?;
+        let rules = Config::default().rules();
+        Some(Self { keys, token, rules, generation, experience: Experience::default(), fact })
     }
 
     fn token(&self) -> Option<Reference> {
@@ -57,40 +57,25 @@ fn family() -> &'static Family {
     &FAMILIES[0]
 }
 
-#[divan::bench]
-fn token(bencher: divan::Bencher<'_, '_>) {
-    let world = World::new();
-    bencher.bench_local(|| world.token());
+/// What is done again and again.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+pub(super) enum Work {
+    /// A token is verified.
+    Token,
+    /// A body is read.
+    Notice,
+    /// It is decided what it means.
+    Decide,
 }
 
-#[divan::bench]
-fn notice() -> bool {
-    Notice::parse(black_box(BODY)).is_ok()
-}
-
-#[divan::bench]
-fn decide(bencher: divan::Bencher<'_, '_>) {
-    let world = World::new();
-    bencher.bench_local(|| world.decide());
-}
-
-/// Does one of them so many times, for a tool that counts instructions.
-fn repeat(what: &str, times: u32) {
-    let world = World::new();
-    for _ in 0..times {
-        match what {
-            "token" => assert!(world.token().is_some()),
-            "notice" => assert!(notice()),
-            "decide" => assert!(world.decide().settled),
-            _ => panic!("token, notice or decide"),
-        }
-    }
-}
-
-fn main() {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    match arguments.as_slice() {
-        [what, times] if times.parse::<u32>().is_ok() => repeat(what, times.parse().unwrap()),
-        _ => divan::main(),
-    }
+/// Does it so many times, and fails when it once went wrong.
+pub(super) fn repeat(work: Work, times: u32) -> ExitCode {
+    let went_well = |world: World| {
+        (0..times).all(|_| match work {
+            Work::Token => world.token().is_some(),
+            Work::Notice => Notice::parse(black_box(BODY)).is_ok(),
+            Work::Decide => world.decide().settled,
+        })
+    };
+    if World::new().is_some_and(went_well) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -2,6 +2,8 @@
 
 #![allow(clippy::print_stdout, reason = "a command line tells what it found")]
 
+mod pure;
+
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -39,6 +41,13 @@ enum Command {
         #[arg(long)]
         quick: bool,
     },
+    /// Does again and again what every webhook costs before anything is written.
+    Repeat {
+        /// What of it.
+        work: pure::Work,
+        /// How many times.
+        times: u32,
+    },
     /// Runs one history and prints its hash.
     Replay {
         /// Its seed.
@@ -50,6 +59,7 @@ fn main() -> ExitCode {
     match Arguments::parse().command {
         Command::Seeds { count, from } => seeds(from, count),
         Command::Replay { seed } => replay(seed),
+        Command::Repeat { work, times } => pure::repeat(work, times),
         Command::Table { seed, quick } => match on_this_thread(async |memory| table(memory, seed, quick).await) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
