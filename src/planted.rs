@@ -99,6 +99,8 @@ faults! {
     LeftBehind,
     /// Redirects of the provider are followed.
     RedirectsFollowed,
+    /// Events are sent wherever their address leads.
+    AnyAddress,
     /// The provider's certificate is not looked at.
     AnyCertificate,
     /// The key goes along wherever a redirect leads.

@@ -5,6 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use url::{Host, Url};
 
+use crate::planted;
+
 /// Why nothing is sent there.
 #[derive(Clone, Copy, Debug, thiserror::Error, PartialEq, Eq)]
 pub enum Blocked {
@@ -32,7 +34,7 @@ impl Egress {
     /// # Errors
     /// [`Blocked`] says why nothing is sent there.
     pub fn check(self, url: &Url) -> Result<(), Blocked> {
-        let http = url.scheme() == "http" && self.allow_private;
+        let http = url.scheme() == "http" && self.allows_private();
         if url.scheme() != "https" && !http {
             return Err(Blocked::Scheme);
         }
@@ -50,7 +52,11 @@ impl Egress {
     }
 
     fn allows(self, address: IpAddr) -> bool {
-        self.allow_private || is_public(address)
+        self.allows_private() || is_public(address)
+    }
+
+    fn allows_private(self) -> bool {
+        self.allow_private || planted::is(planted::Fault::AnyAddress)
     }
 }
 
