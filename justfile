@@ -55,3 +55,7 @@ mutants *arguments:
 # the container image
 image tag="recoup":
     docker build --tag {{tag}} .
+
+# the bill of materials of what is linked (needs `cargo install cargo-cyclonedx`)
+sbom:
+    cargo cyclonedx --format json

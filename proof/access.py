@@ -1,7 +1,6 @@
 """Who may do what: every route against every scope, sessions, guessed keys, and that no secret leaves by any way out."""
 import base64, contextlib, hashlib, http.client, http.server, json, os, re, signal, sqlite3, subprocess, threading, time, urllib.parse
 
-import common
 from common import KEY, Broken, call, free_port, proves, require, until, webhook
 
 SCOPES = ["read", "submit", "operate"]

@@ -4,7 +4,7 @@ A check is a function marked with @proves. It gets a Bench, does as many things 
 hold, and gives back what it measured, in a few words. `run` runs it on the binary as it is, where it must hold, and then once for each
 fault planted on purpose, where it must not: a check that never went red proves nothing.
 """
-import contextlib, http.client, json, os, random, shutil, signal, socket, subprocess, tempfile, time, urllib.parse
+import contextlib, http.client, itertools, json, os, random, shutil, signal, socket, subprocess, tempfile, time, urllib.parse
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 KEY = "the-key-of-the-proofs"
@@ -43,13 +43,14 @@ def require(condition, what):
         raise Broken(what)
 
 
-def free_port():
-    """A port below those the kernel gives to outgoing connections, so that no client takes it before, or between two starts of, its server."""
+def free_port(ports=itertools.count(random.SystemRandom().randrange(22_000))):
+    """A port below those the kernel gives to outgoing connections, another one each time: no client takes it before, or between two starts
+    of, its server. Tried by calling, not by binding: a child that is being forked would hold it a little longer."""
     while True:
-        port = random.SystemRandom().randrange(10_000, 32_000)
-        with socket.socket() as free, contextlib.suppress(OSError):
-            free.bind(("127.0.0.1", port))
-            return port
+        port = 10_000 + next(ports) % 22_000
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)):
+                return port
 
 
 def until(what, condition, seconds=20.0, every=0.02):

@@ -1,5 +1,5 @@
 """The image as users run it: built from the Dockerfile for real, without root, capabilities, a writable root or more than 128 MB; and what is linked."""
-import contextlib, json, os, re, shutil, subprocess, tarfile, time, urllib.parse
+import contextlib, hashlib, json, os, re, shutil, subprocess, tarfile, time, urllib.parse
 
 from access import log_in
 from common import KEY, PROVIDER_KEY, ROOT, SECRET, Broken, Missing, Process, call, free_port, proves, require, tool, until, webhook
@@ -236,3 +236,57 @@ def denied():
     ran = subprocess.run(["cargo", "deny", "--offline", "--locked", "check", "licenses", "bans", "sources"], cwd=ROOT, capture_output=True, text=True)
     require(ran.returncode == 0, f"cargo deny: {ran.stderr[-600:]}")
     return "cargo deny clean"
+
+
+def commit_in(folder):
+    """The files of this commit, in a folder of their own."""
+    archive = subprocess.run(["git", "archive", "HEAD"], cwd=ROOT, check=True, capture_output=True).stdout
+    subprocess.run(["tar", "-x", "-C", folder], input=archive, check=True)
+    return folder
+
+
+@proves("G20", small=None, full=2)
+def reproducible(bench, builds):
+    """Built from one commit in folders of different names it is the same, byte for byte."""
+    digests = set()
+    for nth in range(builds):
+        folder = commit_in(bench.subfolder(f"{'a' * (nth + 1)}/source"))
+        ran = subprocess.run(["cargo", "build", "--release", "--locked", "--bin", "recoup"], cwd=folder,
+                             env=os.environ | {"CARGO_TARGET_DIR": bench.subfolder(f"target-{nth}")}, capture_output=True, text=True)
+        require(ran.returncode == 0, f"it cannot be built: {ran.stderr[-600:]}")
+        built = os.path.join(bench.folder, f"target-{nth}", "release", "recoup")
+        digests.add(sha256(built))
+        size = os.path.getsize(built)
+        if len(digests) == 1:
+            # The sham: one bit of it differs.
+            with open(built, "r+b") as file:
+                file.seek(size // 2)
+                byte = file.read(1)[0]
+                file.seek(size // 2)
+                file.write(bytes([byte ^ 1]))
+            require(sha256(built) not in digests, "the comparison finds nothing")
+        shutil.rmtree(os.path.join(bench.folder, f"target-{nth}"))
+    require(len(digests) == 1, f"{builds} builds gave {len(digests)} different binaries")
+    return f"{builds} builds in two folders: the same {size / 1e6:.1f} MB, sha256 {digests.pop()[:16]}"
+
+
+def sha256(path):
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@proves("G20", small=None, full=1)
+def bill_of_materials(bench, _):
+    """The bill of materials (CycloneDX) that `just sbom` writes names every linked crate with its version, licence and checksum."""
+    if not shutil.which("cargo-cyclonedx"):
+        raise Missing("cargo-cyclonedx is needed: cargo install --locked cargo-cyclonedx")
+    folder = commit_in(bench.subfolder("source"))
+    subprocess.run(["cargo", "cyclonedx", "--format", "json"], cwd=folder, check=True, capture_output=True)
+    with open(os.path.join(folder, "recoup.cdx.json")) as file:
+        told = json.load(file)
+    named = {(part["name"], "v" + part["version"]): part for part in told["components"]}
+    crates = linked()
+    missing = lambda named: crates - {crate for crate, part in named.items() if part.get("licenses") and part.get("hashes")}
+    require(missing(dict(list(named.items())[:-1])) or list(named)[-1] not in crates, "the comparison finds nothing")  # the sham
+    require(not missing(named), f"it does not name {sorted(missing(named))[:5]}")
+    return f"{len(crates)} linked crates, each with version, licence and checksum"

@@ -6,7 +6,6 @@ from disk import CALLS, GENERATE, configure, side_by_side, spread
 from traffic import Flood, Line, counted, ended, generations, known, strace, whole
 
 MIGRATIONS = sorted(glob.glob(os.path.join(ROOT, "migrations", "*.sql")))
-ROWS = 1_000
 
 
 def unhex(text, ignored=""):
@@ -26,9 +25,9 @@ def json_valid(text):
         return 0
 
 
-def rows(connection):
+def fill(connection, rows):
     """Generations of every kind with what hangs on them, as the first schema holds them."""
-    for n in range(ROWS):
+    for n in range(rows):
         status = ("completed", "failed", "rejected", "processing", "submitting")[n % 5]
         settled = None if n % 5 > 2 else 7_300_000 + n
         learned = ("webhook", "token") if n % 5 < 2 else (None, None)
@@ -49,7 +48,7 @@ def rows(connection):
                                (b"\3" + n.to_bytes(15, "big"), n + 1, settled, f"generation.{status}"))
 
 
-def landed(folder, version):
+def landed(folder, version, rows):
     """A database as the version of that schema left it."""
     connection = sqlite3.connect(os.path.join(folder, "recoup.db"), isolation_level=None)
     # As the SQLite in the service has them; this machine's may be older.
@@ -67,12 +66,12 @@ def landed(folder, version):
                            (int(number), title.replace("_", " "), hashlib.sha384(sql.encode()).digest()))
         if nth == 1:
             connection.execute("BEGIN")
-            rows(connection)
+            fill(connection, rows)
             connection.execute("COMMIT")
     connection.close()
 
 
-def everything(service):
+def everything(service, rows):
     """What the API shows of a database."""
     told = {"generations": generations(service, "&order=asc"), "credits": service.call("GET", "/v1/credits")[1]}
     for kind in ("deliveries", "events"):
@@ -81,23 +80,22 @@ def everything(service):
             _, page, _ = service.call("GET", f"/v1/{kind}?limit=200{cursor and '&cursor=' + cursor}")
             told[kind] += page["data"]
             cursor = page["next_cursor"]
-    require(len(told["generations"]) == ROWS and len(told["events"]) == ROWS * 2 // 5 == len(told["deliveries"]), "rows are missing")
+    require(len(told["generations"]) == rows and len(told["events"]) == rows * 2 // 5 == len(told["deliveries"]), "rows are missing")
     return told
 
 
-@proves("G22", small=18, full=600, faults=["MigratedInPieces"])
-def migrations(bench, times):
-    """Killed at each call of an upgrade from each schema that has landed, the next start finishes it with every row; a newer schema is refused."""
+def upgraded(bench, times, rows):
+    """Kills upgrades from every schema, so many in all."""
     templates, expected, chosen, count = {}, {}, [], len(MIGRATIONS)
     for version in range(1, count):
         templates[version] = bench.subfolder(f"schema-{version}")
-        landed(templates[version], version)
+        landed(templates[version], version, rows)
         folder, log = os.path.join(bench.folder, f"probe-{version}"), os.path.join(bench.folder, "calls")
         shutil.copytree(templates[version], folder)
         wrap = strace(CALLS)
         wrap[wrap.index("/dev/null")] = log
         service = bench.serve(folder, wrap=wrap, RECONCILE__ENABLED="false")
-        expected[version] = everything(service)
+        expected[version] = everything(service, rows)
         require(service.terminate() == 0, "does not stop")
         whole(folder)
         most = counted(log, CALLS.split(","))
@@ -115,7 +113,7 @@ def migrations(bench, times):
             died = ended(service, 0.05) is not None
             service.kill()
             service = bench.serve(folder, RECONCILE__ENABLED="false")
-            require(everything(service) == expected[version], "what it holds is not what it held")
+            require(everything(service, rows) == expected[version], "what it holds is not what it held")
             require(service.terminate() == 0, "does not stop")
             whole(folder)
         except Broken as broken:
@@ -125,15 +123,27 @@ def migrations(bench, times):
         return died
 
     died = side_by_side(enumerate(chosen), one)
+    return f"{sum(died)} killed at {len(chosen)} points from {count - 1} schemas of {rows:,} generations: 0 rows lost, every next start finished it"
+
+
+@proves("G22", small=18, full=600, faults=["MigratedInPieces"])
+def migrations(bench, times):
+    """Killed at each call of an upgrade from each schema that has landed, the next start finishes it with every row; a newer schema is refused."""
     folder = bench.subfolder("newer")
-    landed(folder, 1)
+    landed(folder, 1, 0)
     connection = sqlite3.connect(os.path.join(folder, "recoup.db"))
     connection.execute("INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) VALUES (9000, 'of tomorrow', 1, x'00', 0)")
     connection.commit()
     connection.close()
     service = bench.serve(folder, ready=False)
     require(ended(service, 10) == 1 and "9000" in service.words(), f"a newer schema is not refused:\n{service.words()[-500:]}")
-    return f"{sum(died)} killed at {len(chosen)} points from {count - 1} schemas of {ROWS:,} generations: 0 rows lost, every next start finished it"
+    return upgraded(bench, times, 1_000)
+
+
+@proves("G22", small=None, full=30)
+def large_migrations(bench, times):
+    """The same with many rows: an upgrade that takes seconds, killed anywhere in it."""
+    return upgraded(bench, times, 100_000)
 
 
 def back_up(bench, folder, target):

@@ -118,8 +118,7 @@ class Play:
         self.bench, self.number, self.sandbox = bench, number, sandbox
         self.folder = os.path.join(bench.folder, f"play-{number}")
         shutil.copytree(template, self.folder)
-        self.prepared, self.kept, self.bought, self.refused = {}, {}, None, 0
-        self.told = {}
+        self.prepared, self.kept, self.done, self.bought, self.refused = {}, {}, {}, None, 0
 
     def serve(self, **more):
         service = Service(self.bench, self.folder, provider=self.sandbox.url, RECONCILE__ENABLED="false", **more)
@@ -137,9 +136,9 @@ class Play:
         return True
 
     def act(self, service):
-        """Everything the first time it is seen, a repeat, a reason that comes later, a contradiction, garbage, a purchase."""
+        """Everything the first time it is seen, a repeat, a reason that comes later, a contradiction, garbage, purchases, facts, a refund."""
         mark = f"n{self.number}"
-        for name in ("completed", "failed", "odd"):
+        for name in ("completed", "failed", "odd", "bound"):
             status, answer, _ = service.call("POST", "/v1/generations", {"family": "kling/o3-video"}, timeout=20)
             if status == 201:
                 self.prepared[name] = answer["id"], "/" + answer["callback_url"].split("/", 3)[3]
@@ -154,6 +153,21 @@ class Play:
             self.webhook(service, "odd", "this is no JSON", 422)
             self.webhook(service, "odd", webhook(f"o-{mark}"))
             self.webhook(service, "odd", webhook(f"o-{mark}", "failed"))
+        if "bound" in self.prepared:
+            path = f"/v1/generations/{self.prepared['bound'][0]}"
+            self.said(service, "bound", "PATCH", path, {"generation_id": f"b-{mark}", "price": "0.1500", "submitted_at": "2026-11-01T00:00:00Z"})
+            self.said(service, "labelled", "PATCH", path, {"metadata": {"of": mark}})
+            if self.webhook(service, "bound", webhook(f"b-{mark}", "failed", message="INVALID_IMAGE")) and "bound" in self.done:
+                self.said(service, "refunded", "POST", f"{path}/refunds")
+        for name in range(8):
+            self.said(service, f"other-{name}", "POST", "/v1/generations", {"family": "kling/o1-video", "metadata": {"nth": str(name)}})
+
+    def said(self, service, what, method, path, body=None):
+        """Does what a caller may; notes it as done when it is answered so."""
+        status, answer, _ = service.call(method, path, body, timeout=20)
+        require(status in (200, 201, 503, 500), f"{what}: {method} {path} is answered {status}: {answer}")
+        if status in (200, 201):
+            self.done[what] = answer["id"]
 
     def buy(self, service):
         order = f"{self.bench.fault or 'as it is'} {self.number} [sandbox: lose]"
@@ -177,6 +191,11 @@ class Play:
                 require(row["status"] in ("completed", "failed"), f"{name} was acknowledged and is {row['status']}")
             if name == "failed" and len(kept) == 2:
                 require((row["error"] or {}).get("code") == "TIMEOUT", f"the reason was acknowledged and is lost: {row['error']}")
+        for what, ours in self.done.items():
+            status, row, _ = service.call("GET", f"/v1/generations/{ours}")
+            kept = {"bound": lambda: row["generation_id"] == f"b-n{self.number}" and row["price"] == "0.1500", "refunded": lambda: row["credits"] == "refunded",
+                    "labelled": lambda: row["metadata"] == {"of": f"n{self.number}"}}.get(what, lambda: row["metadata"])
+            require(status == 200 and kept(), f"{what} was answered and is not on record: {status} {row}")
         order = self.buy(service)
         calls = [bought for bought in self.sandbox.ledger() if bought["prompt"] == order]
         require(len(calls) <= 1, f"{order} was bought {len(calls)} times")
