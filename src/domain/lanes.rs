@@ -173,6 +173,29 @@ mod tests {
     }
 
     #[test]
+    fn the_chance_that_it_is_there_in_eighths() {
+        let seen = |elapsed_s: u64, expected_s: Option<u64>, running_streak: u32, asked_s: u64| {
+            let began_at = NOW - Duration::from_secs(elapsed_s);
+            let expected_by = expected_s.map(|expected| began_at + Duration::from_secs(expected));
+            let check_at = NOW - Duration::from_secs(asked_s);
+            chance(&Due { began_at, expected_by, check_at, running_streak, ..due(0) }, NOW)
+        };
+        assert_eq!(seen(0, Some(180), 0, 0), 0);
+        assert_eq!(seen(90, Some(180), 0, 0), 4);
+        assert_eq!(seen(179, Some(180), 0, 0), 7);
+        assert_eq!(seen(180, Some(180), 0, 0), 8);
+        assert_eq!(seen(90, None, 0, 0), 8, "nobody knows how long it takes");
+        assert_eq!(chance(&Due { doubted: true, running_streak: 3, ..due(0) }, NOW), 8);
+        // Asked before, and running then: the longer ago, the likelier.
+        assert_eq!(seen(0, None, 1, 0), 1);
+        assert_eq!(seen(1_000, Some(180), 1, 0), 1);
+        assert_eq!(seen(1_000, Some(180), 1, 300), 4);
+        assert_eq!(seen(1_000, Some(180), 5, 300), 4);
+        assert_eq!(seen(1_000, Some(180), 1, 1_000), 6);
+        assert_eq!(seen(100, Some(180), 1, 10_000), 7, "never certain");
+    }
+
+    #[test]
     fn neither_doubts_nor_the_silent_can_take_it_all() {
         let silent: Vec<_> = (0..40).map(due).collect();
         let doubts: Vec<_> = (0..40).map(|s| Due { doubted: true, ..due(s) }).collect();
