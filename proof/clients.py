@@ -538,3 +538,45 @@ def long_bodies(bench, connections):
     grown = (service.figure("VmHWM") - memory) / 1024
     require(grown <= 64, f"{grown:.0f} MB more were resident")
     return f"{connections} bodies of 8 MB and more, half of them unannounced: 413 each, {grown:+.0f} MB at most"
+
+
+@proves("G12", small=48, full=2_000, faults=["HeadsUnbounded"])
+def long_heads(bench, connections):
+    """A head of more than 64 headers or 16 KB is refused with 431, or the connection broken off, before it is held in memory."""
+    service = bench.serve(**QUIET)
+    path = service.standing_path(bench)
+    memory = service.figure("VmRSS")
+    heads = [
+        lambda: [f"POST {path} HTTP/1.1\r\nhost: proof\r\n".encode(), b"x: y\r\n" * 70, b"content-length: 2\r\n\r\n{}"],
+        lambda: [f"POST {path} HTTP/1.1\r\nhost: proof\r\nx: ".encode(), *[b"x" * 4_096] * 8, b"\r\ncontent-length: 2\r\n\r\n{}"],
+        lambda: [f"POST /{'x' * 20_000} HTTP/1.1\r\nhost: proof\r\ncontent-length: 2\r\n\r\n{{}}".encode()],
+        lambda: [f"POST {path} HTTP/1.1\r\nhost: proof\r\nx: ".encode(), *[b"x" * 65_536] * 64],
+    ]
+
+    async def one(nth):
+        reader, writer = await asyncio.open_connection("127.0.0.1", service.port)
+        with contextlib.suppress(OSError):
+            for part in heads[nth % len(heads)]():
+                writer.write(part)
+                await writer.drain()
+        try:
+            async with asyncio.timeout(15):
+                status = (await answer(reader)).status
+        except (OSError, asyncio.IncompleteReadError):
+            status = "broken off"
+        writer.transport.abort()
+        return status
+
+    async def all_of_them():
+        gate = asyncio.Semaphore(200)
+
+        async def admitted(nth):
+            async with gate:
+                return await one(nth)
+        return await asyncio.gather(*(admitted(nth) for nth in range(connections)), return_exceptions=True)
+
+    found = asyncio.run(all_of_them())
+    require(set(found) <= {431, "broken off"} and 431 in found, f"they are answered {set(map(repr, found))}")
+    grown = (service.figure("VmHWM") - memory) / 1024
+    require(grown <= 32, f"{grown:.0f} MB more were resident")
+    return f"{connections:,} heads of 4 kinds: {found.count(431):,} answered 431, {found.count('broken off'):,} broken off; {grown:+.0f} MB at most"

@@ -91,6 +91,8 @@ faults! {
     HeadsUntimed,
     /// Who came first keeps the seat, whatever it does with it.
     FirstComeOnly,
+    /// A head may be as long as it likes.
+    HeadsUnbounded,
     /// A body may take as long as it likes.
     BodiesUntimed,
     /// A body may be as long as it likes.

@@ -55,6 +55,8 @@ pub async fn serve(
     let handle = Handle::<SocketAddr>::new();
     let seats = Seats::new(limits.connections_max);
     let door = Door { seats: seats.clone(), stop: stop.clone() };
+    let (headers_max, header_bytes_max) =
+        if planted::is(planted::Fault::HeadsUnbounded) { (4_096, 8 << 20) } else { (HEADERS_MAX, HEADER_BYTES_MAX) };
     let mut server = axum_server::from_tcp(listener)?.http1_only().acceptor(door).handle(handle.clone());
     server
         .http_builder()
@@ -65,8 +67,8 @@ pub async fn serve(
         } else {
             IDLE_TIMEOUT
         })
-        .max_headers(HEADERS_MAX)
-        .max_buf_size(HEADER_BYTES_MAX);
+        .max_headers(headers_max)
+        .max_buf_size(header_bytes_max);
     let serving = server.serve(router.into_make_service_with_connect_info::<SocketAddr>());
     tokio::pin!(serving);
     let mut ticks = tokio::time::interval(seats::TICK);
