@@ -14,8 +14,8 @@ COPY benches benches
 COPY config.example.toml README.md ./
 # glibc linked statically: the gnu target needs no other toolchain.
 RUN RUSTFLAGS="-C target-feature=+crt-static" \
-    cargo build --release --locked --bin recoup --target "$(rustc -vV | sed -n 's/^host: //p')" --target-dir /target \
-    && cp "$(find /target -path '*/release/recoup' -type f -perm -u+x | head -n 1)" /recoup \
+    cargo build --profile image --locked --bin recoup --target "$(rustc -vV | sed -n 's/^host: //p')" --target-dir /target \
+    && cp "$(find /target -path '*/image/recoup' -type f -perm -u+x | head -n 1)" /recoup \
     && mkdir /data
 
 FROM scratch
