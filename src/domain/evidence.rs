@@ -301,17 +301,18 @@ mod tests {
         assert_eq!(cell("a|b\nc\\"), "a\\|b c\\\\");
     }
 
-    #[test]
-    fn the_page_tells_everything_that_is_known() {
-        let at = |s: i64| Time::from_ms(1_795_428_000_000 + s * 1_000);
-        let id = GenerationId::fresh(at(0));
-        let (delivery, check) = (DeliveryId::fresh(at(0)), CheckId::fresh(at(0)));
-        let evidence = Evidence {
+    /// So many seconds after 2026-11-23T10:00:00Z.
+    fn at(seconds: i64) -> Time {
+        Time::from_ms(1_795_428_000_000 + seconds * 1_000)
+    }
+
+    fn failed() -> Evidence {
+        Evidence {
             made_at: at(900),
             made_by: "recoup",
             summary: "It failed.".to_owned(),
             generation: Subject {
-                id,
+                id: GenerationId::fresh(at(0)),
                 generation_id: ProviderId::parse("p-1").ok(),
                 family: "kling/o3-video",
                 model: Some("kling_o3".to_owned()),
@@ -339,32 +340,36 @@ mod tests {
                 answer: Some(Message::whole(b"{}".to_vec())),
             }),
             deliveries: vec![Delivered {
-                id: delivery,
+                id: DeliveryId::fresh(at(0)),
                 received_at: at(200),
                 disposition: "unreadable".to_owned(),
                 reason: Some("no JSON".to_owned()),
                 message: Message::hashed(0, &[0xcd], Some(Vec::new())),
             }],
             checks: vec![Checked {
-                id: check,
+                id: CheckId::fresh(at(0)),
                 sent_at: at(300),
                 answered_at: None,
                 http_status: None,
                 said: None,
                 answer: None,
             }],
-        };
-        let empty = Sha256::digest(b"{}");
+        }
+    }
+
+    #[test]
+    fn the_page_tells_everything_that_is_known() {
+        let evidence = failed();
+        let (id, answer) = (evidence.generation.id, hex::encode(Sha256::digest(b"{}")));
         let expected = format!(
             "# Generation p-1\n\nIt failed.\n\n| | |\n|---|---|\n| generation_id | p-1 |\n| our id | {id} |\n| family | kling/o3-video |\n\
              | model | kling_o3 |\n| duration | 5 s |\n| price | 0.1500 USD |\n| status | failed |\n| credits | at_risk |\n\
              | submitted | 2026-11-23T10:00:00Z |\n| expected by | 2026-11-23T10:03:00Z |\n| settled | never |\n\
              | attention | conflict |\n| result | https://cdn.example/v.mp4 |\n| error code | TIMEOUT |\n| error text | too \\| slow |\n\
              | learned by | webhook |\n\n## Purchase\n\nSent 2026-11-23T10:00:00Z, 3 bytes, SHA-256 `ab`. Answered \
-             2026-11-23T10:00:01Z: HTTP 201, nothing yet.\n\n2 bytes, SHA-256 `{}`\n\n```\n{{}}\n```\n\n## Webhooks received: 1\n\n\
+             2026-11-23T10:00:01Z: HTTP 201, nothing yet.\n\n2 bytes, SHA-256 `{answer}`\n\n```\n{{}}\n```\n\n## Webhooks received: 1\n\n\
              ### 2026-11-23T10:03:20Z unreadable (no JSON)\n\n0 bytes, SHA-256 `cd`\n\n## Status answers: 1\n\n\
-             ### 2026-11-23T10:05:00Z no answer\n\nPut together 2026-11-23T10:15:00Z by recoup. All times are UTC.\n",
-            hex::encode(empty)
+             ### 2026-11-23T10:05:00Z no answer\n\nPut together 2026-11-23T10:15:00Z by recoup. All times are UTC.\n"
         );
         assert_eq!(evidence.to_markdown(), expected);
     }

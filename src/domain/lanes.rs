@@ -178,7 +178,7 @@ mod tests {
             let began_at = NOW - Duration::from_secs(elapsed_s);
             let expected_by = expected_s.map(|expected| began_at + Duration::from_secs(expected));
             let check_at = NOW - Duration::from_secs(asked_s);
-            chance(&Due { began_at, expected_by, check_at, running_streak, ..due(0) }, NOW)
+            chance(&Due { check_at, began_at, expected_by, running_streak, ..due(0) }, NOW)
         };
         assert_eq!(seen(0, Some(180), 0, 0), 0);
         assert_eq!(seen(90, Some(180), 0, 0), 4);

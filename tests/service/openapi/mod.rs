@@ -84,7 +84,7 @@ async fn the_document_is_served_where_everything_but_webhooks_is() {
     let admin = world.config.server.admin_listen.unwrap();
     for path in ["/openapi.json", "/docs", "/docs/", "/docs/index.css"] {
         world.send(Method::GET, path, None, None).await.problem(404, "NOT_FOUND");
-        let answer = world.http.get(format!("http://{}{path}", admin)).send().await.unwrap();
+        let answer = world.http.get(format!("http://{admin}{path}")).send().await.unwrap();
         assert!(answer.status().is_success() || answer.status().is_redirection(), "{path}: {}", answer.status());
     }
 }
