@@ -41,7 +41,7 @@ fix:
 # the binary with wrong behaviours that can be named: what the proofs must fail on
 planted:
     cargo build --locked --features planted
-    mkdir -p target/planted && cp target/debug/recoup target/planted/recoup
+    mkdir -p target/planted && cp target/debug/recoup target/debug/sim target/planted/
 
 # every promise proved on the real binary, into docs/RELIABILITY.md (under two hours)
 proof *arguments: planted
