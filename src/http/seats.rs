@@ -2,7 +2,7 @@
 //!
 //! A client that keeps us waiting holds a seat and costs nothing, so strangers could take them all. Who has begun a request and does not
 //! get on with it leaves after a few seconds. When a newcomer finds no seat, the one leaves that has used up most of the time it may
-//! take, unless it has shown that it is one of ours: 1,024 silent connections then keep nobody out. Never looks at what is said on a connection.
+//! take, unless it has shown a key: 1,024 silent connections then keep nobody out. Never looks at what is said on a connection.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -72,7 +72,7 @@ struct Room {
 #[derive(Debug)]
 pub(super) struct Seat {
     phase: Mutex<(Phase, u64)>,
-    /// Whether the request in hand, or the last one, was known for ours by a key, a session or its webhook URL.
+    /// Whether the request in hand, or the last one, came with a key or a session of ours.
     known: AtomicBool,
     sent_away: AtomicBool,
     waker: AtomicWaker,
@@ -173,7 +173,7 @@ impl Seat {
         }
     }
 
-    /// Notes that whoever sent this request showed a key, a session or an authentic webhook: it will not be sent away for a stranger.
+    /// Notes that whoever sent this request showed a key or a session: it will not be sent away for a stranger.
     pub(super) fn keep(extensions: &Extensions) {
         if let Some(seat) = extensions.get::<Arc<Self>>() {
             seat.known.store(true, Ordering::Relaxed);

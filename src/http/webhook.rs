@@ -20,7 +20,6 @@ use super::extract::Named;
 use super::parameter::{OfFamily, OfToken};
 use super::probe::Probe;
 use super::problem::{self, Problem};
-use super::seats::Seat;
 use super::{AppState, Everything, extract};
 use crate::domain::decision::Disposition;
 use crate::flow::intake::{Authentic, Intake};
@@ -58,10 +57,10 @@ async fn receive(
     request: Request,
 ) -> Result<Json<WebhookReceived>, Problem> {
     let Everything { intake, gate, crowds, .. } = &*state;
-    let (parts, body) = request.into_parts();
-    let admitted = gate.admit(intake, &path, peer.ip(), &parts.headers);
-    let authentic = admitted.map_err(|problem| gate.probe.seal(&parts.headers, problem))?;
-    let body = extract::body(body, gate.body_bytes_max)
+    let headers = request.headers();
+    let admitted = gate.admit(intake, &path, peer.ip(), headers);
+    let authentic = admitted.map_err(|problem| gate.probe.seal(headers, problem))?;
+    let body = extract::body(request.into_body(), gate.body_bytes_max)
         .await
         .inspect_err(|problem| meters::webhook_refused(problem.code()))?;
     let _place = crowds.webhook().await?;
@@ -70,7 +69,6 @@ async fn receive(
         Problem::unavailable("The database takes too long. It may have been kept; send it again.")
             .retry_after(problem::UNAVAILABLE_RETRY_AFTER)
     })??;
-    Seat::keep(&parts.extensions);
     if recorded.disposition == Disposition::Unreadable {
         return Err(Problem::unreadable_webhook(
             "The body must be a JSON object with the generation's id and its status. It was kept as it came.",
