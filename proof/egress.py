@@ -1,5 +1,5 @@
 """Where events may be sent: 250 and more addresses that hide an inside, and a canary there that must never be called."""
-import contextlib, os, selectors, socket, threading, time
+import contextlib, os, selectors, socket, subprocess, threading, time
 
 from clients import QUIET
 from common import proves, require, tool, until
@@ -104,8 +104,10 @@ def hostile_addresses(bench, least):
         urls = urls if least >= 250 else bench.chance.sample(urls, least) + [f"https://rebound.example:{canary.port}/hook"]
         with open(os.path.join(bench.folder, "config.toml"), "w") as file:
             file.write('[events]\nretry_schedule = ["1s"]\n')
-        # Names are looked up in a file of our own.
-        wrap = [tool("unshare", "util-linux"), "-m", "sh", "-c", 'mount --bind "$0" /etc/hosts && exec "$@"', names]
+        # Names are looked up in a file of our own, where that may be done.
+        unshare = tool("unshare", "util-linux")
+        named = subprocess.run([unshare, "-m", "mount", "--bind", names, "/etc/hosts"], capture_output=True).returncode == 0
+        wrap = [unshare, "-m", "sh", "-c", 'mount --bind "$0" /etc/hosts && exec "$@"', names] if named else []
         sandbox = bench.sandbox("--speed", 1_000, "--status-reads-per-minute", 0)
         service = bench.serve(provider=sandbox.url, wrap=wrap, **QUIET)
         bought, refused = {}, 0
@@ -138,8 +140,9 @@ def hostile_addresses(bench, least):
         # A connection that was begun would be there by now.
         time.sleep(0.3)
         require(not canary.called, f"the canary was called: {canary.called[:1]}")
+        elsewhere = "" if named else "; no names that lead elsewhere, which takes root"
         counted = ", ".join(f"{count} {kind}" for kind, count in sorted(why.items()))
-        return f"{len(urls)} addresses: {refused} refused before a purchase, {len(bought)} bought and told to nobody ({counted}); 0 connections to the canary"
+        return f"{len(urls)} addresses: {refused} refused before a purchase, {len(bought)} bought and told to nobody ({counted}); 0 connections to the canary{elsewhere}"
     finally:
         canary.close()
 
