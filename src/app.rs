@@ -270,6 +270,7 @@ fn retention_of(config: &Config) -> Retention {
         payloads: config.retention.payloads.0,
         generations: config.retention.generations.0,
         refund_window: config.reconcile.refund_window.0,
+        outlets: outlets(config),
     }
 }
 

@@ -36,11 +36,18 @@ impl Store {
 
     /// Removes at most `limit` generations that began and were first known before `before`, with all that happened to them. One whose money is
     /// open is never removed: only completed, refused, and failed ones past `refunds_before`, and none with an event that is
-    /// still to be sent. Tells how many.
+    /// still to be sent to one of `outlets`: those that are no longer configured want nothing. Tells how many.
     ///
     /// # Errors
     /// [`StoreError`] when nothing was removed.
-    pub async fn prune_generations(&self, before: Time, refunds_before: Time, limit: u32) -> Result<usize, StoreError> {
+    pub async fn prune_generations(
+        &self,
+        before: Time,
+        refunds_before: Time,
+        outlets: &[String],
+        limit: u32,
+    ) -> Result<usize, StoreError> {
+        let outlets = serde_json::Value::from(outlets).to_string();
         self.writer
             .run(move |tx| {
                 // The trigger takes what is removed out of the sums: what changed it in this group has to be in them.
@@ -53,10 +60,19 @@ impl Store {
                              OR (status = 8 AND (refunded_at IS NOT NULL OR settled_at < ?2)))
                         AND NOT EXISTS (
                             SELECT 1 FROM events e WHERE e.generation = generations.id
-                              AND (EXISTS (SELECT 1 FROM outlets o WHERE e.id > o.position AND o.callers_only <= e.for_caller)
-                                   OR EXISTS (SELECT 1 FROM dispatches d WHERE d.event = e.id AND d.state = 1)))
+                              AND EXISTS (
+                                SELECT 1 FROM outlets o WHERE o.name IN (SELECT value FROM json_each(?5))
+                                  AND ((e.id > o.position AND o.callers_only <= e.for_caller)
+                                       OR EXISTS (SELECT 1 FROM dispatches d
+                                                  WHERE d.event = e.id AND d.outlet = o.id AND d.state = 1))))
                       ORDER BY created_at LIMIT ?3)",
-                    params![before.as_ms(), refunds_before.as_ms(), limit, planted::is(planted::Fault::OpenMoneyRemoved)],
+                    params![
+                        before.as_ms(),
+                        refunds_before.as_ms(),
+                        limit,
+                        planted::is(planted::Fault::OpenMoneyRemoved),
+                        outlets
+                    ],
                 )
             })
             .await
@@ -98,7 +114,7 @@ mod tests {
         running.spawn(writer.run());
         let (confirmed, removed) = tokio::join!(
             store.confirm_refund(&rules, id, "ops".to_owned(), now),
-            store.prune_generations(now, now, 10),
+            store.prune_generations(now, now, &[], 10),
         );
         confirmed.unwrap();
         assert_eq!(removed.unwrap(), 1);

@@ -18,7 +18,7 @@ const BATCH: u32 = 200;
 const REST: Duration = Duration::from_millis(50);
 
 /// What is removed, and when. A zero duration keeps for ever.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Retention {
     /// Raw bodies older than this.
     pub payloads: Duration,
@@ -26,6 +26,8 @@ pub struct Retention {
     pub generations: Duration,
     /// How long a refund may take: money that is open is never removed.
     pub refund_window: Duration,
+    /// The places that events go to: what one of them has yet to be sent is not removed.
+    pub outlets: Arc<[String]>,
 }
 
 /// Removes until told to stop.
@@ -39,7 +41,7 @@ pub async fn run(
     stop: CancellationToken,
 ) -> Result<(), StoreError> {
     loop {
-        let pause = match remove(retention, &store, &*clock).await {
+        let pause = match remove(&retention, &store, &*clock).await {
             Ok(0) => EVERY,
             Ok(_) => REST,
             Err(error @ StoreError::Broken(_)) => return Err(error),
@@ -56,7 +58,7 @@ pub async fn run(
 }
 
 /// One batch of each kind; tells how much was removed.
-async fn remove(retention: Retention, store: &Store, clock: &dyn Clock) -> Result<usize, StoreError> {
+async fn remove(retention: &Retention, store: &Store, clock: &dyn Clock) -> Result<usize, StoreError> {
     let now = clock.now();
     let batch = if planted::is(planted::Fault::RemovedAtOnce) { u32::MAX >> 1 } else { BATCH };
     let keys = store.prune_idempotency_keys(batch, now).await?;
@@ -69,7 +71,8 @@ async fn remove(retention: Retention, store: &Store, clock: &dyn Clock) -> Resul
     }
     if !retention.generations.is_zero() {
         let refunds_before = now - retention.refund_window;
-        let rows = store.prune_generations(now - retention.generations, refunds_before, batch).await?;
+        let before = now - retention.generations;
+        let rows = store.prune_generations(before, refunds_before, &retention.outlets, batch).await?;
         meters::removed("generations", rows);
         removed += rows;
     }

@@ -8,7 +8,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use recoup::config::{Config, Endpoint};
+use recoup::config::{Config, Endpoint, Span};
 use recoup::sandbox::Plan;
 use recoup::secret::Secret;
 use serde_json::{Value, json};
@@ -365,6 +365,31 @@ async fn a_caller_whose_server_hangs_holds_back_no_other_caller() {
     }
     let told: std::collections::BTreeSet<_> = hanging.got().iter().map(|got| got.header("webhook-id")).collect();
     assert_eq!(told.len(), 90);
+}
+
+#[tokio::test]
+async fn an_endpoint_that_is_no_longer_configured_keeps_nothing_from_being_removed() {
+    let broken = Recorder::start().await;
+    broken.answers(Answer::Status(500));
+    let mut world = World::with(|config| {
+        sending(vec![endpoint(&broken.url, &["generation.*"])])(config);
+        config.retention.generations = Span(Duration::from_hours(1));
+    })
+    .await;
+    settle(&world, "p-1").await;
+    broken.after(1).await;
+    for _ in 0..3 {
+        world.advance(Duration::from_hours(1)).await;
+    }
+    world.get("/v1/generations/p-1").await.expect(200);
+    world.config.events.endpoints.clear();
+    world.restart().await;
+    let mut hours = 0;
+    while world.get("/v1/generations/p-1").await.status == 200 {
+        world.advance(Duration::from_hours(1)).await;
+        hours += 1;
+        assert!(hours < 1_000, "nobody will ever be sent its event, and it stays");
+    }
 }
 
 #[tokio::test]
