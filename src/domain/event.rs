@@ -151,4 +151,41 @@ mod tests {
         assert_eq!(pause(1, Some(Duration::from_hours(99))), Some(RETRY_AFTER_MAX));
         assert_eq!(pause(3, Some(Duration::from_mins(2))), None);
     }
+
+    #[test]
+    fn pauses_are_spread_by_the_id_and_the_attempt() {
+        let (schedule, now) = ([Duration::from_secs(2_550); 300], Time::from_ms(1_000_000));
+        let pause = |last_byte, attempt| {
+            let mut id = [7; 16];
+            id[15] = last_byte;
+            match Outlook::after_failure(&schedule, attempt, None, EventId::from_bytes(&id).unwrap(), now) {
+                Outlook::Again { at } => at.since(now).as_secs(),
+                Outlook::Delivered | Outlook::Dead => 0,
+            }
+        };
+        // A tenth is 255 s: a second for each of 255 steps.
+        for (last_byte, attempt, steps) in [(0, 1, 1), (3, 1, 2), (3, 4, 7), (255, 1, 254), (3, 250, 249), (3, 251, 3)]
+        {
+            assert_eq!(pause(last_byte, attempt), 2_550 + steps, "{last_byte} {attempt}");
+        }
+    }
+
+    #[test]
+    fn the_latest_try_is_a_day_off_or_the_longest_pause_and_its_spread() {
+        let now = Time::from_ms(1_000_000);
+        let latest = |pauses: &[u64]| {
+            let schedule: Vec<_> = pauses.iter().map(|hours| Duration::from_hours(*hours)).collect();
+            Outlook::latest(&schedule, now).since(now)
+        };
+        assert_eq!(latest(&[]), Duration::from_hours(24));
+        assert_eq!(latest(&[1, 20, 6]), Duration::from_hours(24));
+        assert_eq!(latest(&[1, 100, 6]), Duration::from_hours(110));
+    }
+
+    #[test]
+    fn what_is_tried_again_is_pending() {
+        let again = Outlook::Again { at: Time::from_ms(1) };
+        let states = [Outlook::Delivered, again, Outlook::Dead].map(Outlook::state);
+        assert_eq!(states, [DispatchState::Delivered, DispatchState::Pending, DispatchState::Dead]);
+    }
 }

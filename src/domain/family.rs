@@ -188,6 +188,14 @@ mod tests {
     }
 
     #[test]
+    fn its_path_says_it_all() {
+        assert_eq!(format!("{:?}", FAMILIES[0]), "Family(kling/o3-video)");
+        assert_eq!((FAMILIES[0].code(), FAMILIES[1].code()), (1, 2));
+        assert_eq!((Family::of_code(0), Family::of_code(200), Family::of("kling/o4")), (None, None, None));
+        assert_eq!(Family { path: "kling/o4", ..FAMILIES[0] }.code(), 0, "not in the table");
+    }
+
+    #[test]
     fn o3_video_is_expected_as_the_provider_says() {
         let o3 = Family::of("kling/o3-video").unwrap();
         for (model, duration, from, to) in [

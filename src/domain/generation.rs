@@ -382,6 +382,59 @@ pub struct Details {
 mod tests {
     use super::*;
     use crate::domain::family::FAMILIES;
+    use crate::domain::outcome::{Source, Verification};
+
+    #[test]
+    fn every_state_says_what_it_carries() {
+        let (at, url) = (Time::from_ms(5), "https://x/v".to_owned());
+        let learned = Learned { source: Source::Check, verification: Verification::Status, recovered: false };
+        let error = Failure { code: Some("TIMEOUT".to_owned()), text: None };
+        let completed = Outcome::Completed { result_url: url.clone() };
+        let failed = Outcome::Failed(error.clone());
+        for (state, status, result, settled, outcome) in [
+            (State::Prepared, Status::Prepared, None, false, None),
+            (State::Submitting, Status::Submitting, None, false, None),
+            (State::Unconfirmed, Status::Unconfirmed, None, false, None),
+            (State::Pending, Status::Pending, None, false, None),
+            (State::Processing, Status::Processing, None, false, None),
+            (State::Rejected { at, error: error.clone() }, Status::Rejected, Some("rejected"), true, None),
+            (
+                State::Completed { at, result_url: url.clone(), learned },
+                Status::Completed,
+                Some("completed"),
+                true,
+                Some(completed),
+            ),
+            (State::Failed { at, error: error.clone(), learned }, Status::Failed, Some("failed"), true, Some(failed)),
+            (State::Lost { at }, Status::Lost, None, true, None),
+        ] {
+            assert_eq!((state.status(), state.result(), state.settled_at()), (status, result, settled.then_some(at)));
+            let is = |one: Status| status == one;
+            assert_eq!(state.result_url(), is(Status::Completed).then_some(url.as_str()), "{status:?}");
+            assert_eq!(state.error(), (is(Status::Failed) || is(Status::Rejected)).then_some(&error), "{status:?}");
+            assert_eq!(state.learned(), outcome.is_some().then_some(learned), "{status:?}");
+            assert_eq!(state.is_running(), is(Status::Pending) || is(Status::Processing), "{status:?}");
+            assert_eq!(state.outcome(), outcome, "{status:?}");
+            let now = Time::from_ms(0);
+            let id = GenerationId::from_bytes(&[7; 16]).unwrap();
+            let generation = Generation { state, ..Generation::new(id, &FAMILIES[0], Via::Api, now) };
+            let refund = generation.refund_expected_by(Duration::from_mins(5));
+            assert_eq!(refund, is(Status::Failed).then(|| Time::from_ms(300_005)), "{status:?}");
+        }
+    }
+
+    #[test]
+    fn its_time_begins_with_the_purchase_and_the_next_look_is_a_read_where_there_is_one() {
+        let id = GenerationId::from_bytes(&[7; 16]).unwrap();
+        let (check_at, turn_at) = (Some(Time::from_ms(9)), Some(Time::from_ms(8)));
+        let unbought = Generation::new(id, &FAMILIES[0], Via::Api, Time::from_ms(3));
+        assert_eq!((unbought.began_at(), unbought.next_look_at()), (Time::from_ms(3), None));
+        let waiting = Watch { turn_at, ..Watch::default() };
+        let bought = Generation { submitted_at: Some(Time::from_ms(1)), watch: waiting.clone(), ..unbought };
+        assert_eq!((bought.began_at(), bought.next_look_at()), (Time::from_ms(1), turn_at));
+        let asked = Generation { watch: Watch { check_at, ..waiting }, ..bought };
+        assert_eq!(asked.next_look_at(), check_at);
+    }
 
     #[test]
     fn one_that_somebody_else_bought_runs_and_was_asked_about_once() {

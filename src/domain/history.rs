@@ -135,6 +135,10 @@ mod tests {
         );
         assert_eq!(span.until_hour() - span.from_hour(), 24);
         assert_eq!(span.begins().last(), Some(Bucket::Hour.begin_of(now)));
+        assert_eq!((span.from_hour(), span.until_hour()), (498_707, 498_731));
+        let three = Span { buckets: 3, ..span }.begins().map(|begin| begin.to_string()).collect::<Vec<_>>();
+        assert_eq!(three, ["2026-11-23T08:00:00Z", "2026-11-23T09:00:00Z", "2026-11-23T10:00:00Z"]);
+        assert_eq!(Span { buckets: 0, ..span }.begins().count(), 0);
         let days = Span { bucket: Bucket::Day, buckets: 30, now };
         assert_eq!((days.from().to_string(), days.begins().count()), ("2026-10-25T00:00:00Z".to_owned(), 30));
         assert_eq!(Bucket::Day.begin_of(Time::from_ms(-1)), Time::from_ms(-86_400_000));

@@ -124,9 +124,12 @@ fn fresh_uuid(now: Time) -> Uuid {
     if let Some(uuid) = SEEDED.with_borrow_mut(|seeded| seeded.as_mut().map(|chance| chance.uuid(now))) {
         return uuid;
     }
-    let ms = u64::try_from(now.as_ms()).unwrap_or(0);
-    let nanos = u32::try_from(ms % 1_000).unwrap_or(0) * 1_000_000;
-    Uuid::new_v7(uuid::Timestamp::from_unix(&CONTEXT, ms / 1_000, nanos))
+    uuid_of(&CONTEXT, now)
+}
+
+fn uuid_of(context: &std::sync::Mutex<uuid::ContextV7>, now: Time) -> Uuid {
+    let span = now.since(Time::from_ms(0));
+    Uuid::new_v7(uuid::Timestamp::from_unix(context, span.as_secs(), span.subsec_nanos()))
 }
 
 fn parse_hex(hex: Option<&str>) -> Option<Uuid> {
@@ -214,8 +217,47 @@ mod tests {
     }
 
     #[test]
+    fn an_id_holds_its_time_to_the_millisecond() {
+        let context = std::sync::Mutex::new(uuid::ContextV7::new());
+        for ms in [0, 1, 999, 1_000, 1_795_428_000_001, 1_795_428_000_999] {
+            let bytes = *uuid_of(&context, Time::from_ms(ms)).as_bytes();
+            assert_eq!(i64::from_be_bytes([0, 0, bytes[0], bytes[1], bytes[2], bytes[3], bytes[4], bytes[5]]), ms);
+        }
+        assert_eq!(uuid_of(&std::sync::Mutex::new(uuid::ContextV7::new()), Time::from_ms(-5)).as_bytes()[..6], [0; 6]);
+    }
+
+    #[test]
+    fn of_one_seed_come_the_same_ids_in_the_order_they_are_given_in() {
+        let ids = |chance: u64| {
+            let taken = move || {
+                seed(chance);
+                (0..300).map(|_| GenerationId::fresh(Time::from_ms(1_000))).collect::<Vec<_>>()
+            };
+            // A thread of its own: the seed is the thread's.
+            std::thread::spawn(taken).join().unwrap()
+        };
+        let of_seven = ids(7);
+        assert!(of_seven.is_sorted() && of_seven.windows(2).all(|pair| pair[0] != pair[1]));
+        assert_eq!(of_seven[0].as_bytes()[..6], [0, 0, 0, 0, 3, 232]);
+        assert_eq!((&ids(7) == &of_seven, &ids(8) == &of_seven), (true, false));
+    }
+
+    #[test]
+    fn ids_are_texts_in_json() {
+        let id = ProviderId::parse("p-1").unwrap();
+        assert_eq!((id.to_string(), serde_json::to_string(&id).unwrap()), ("p-1".to_owned(), "\"p-1\"".to_owned()));
+        assert_eq!(serde_json::from_str::<ProviderId>("\"p-1\"").unwrap(), id);
+        assert!(serde_json::from_str::<ProviderId>("\"a b\"").is_err());
+        let own = GenerationId::from_bytes(&[7; 16]).unwrap();
+        assert_eq!(serde_json::to_string(&own).unwrap(), "\"gen_07070707070707070707070707070707\"");
+        assert_eq!(GenerationId::from_bytes(&[7; 15]), None);
+    }
+
+    #[test]
     fn provider_ids_are_bounded_and_plain() {
-        assert!(ProviderId::parse("7b0e1f52-4c1d_Photo").is_ok());
+        for good in ["7b0e1f52-4c1d_Photo", "_", "-", "0", &"x".repeat(128)] {
+            assert!(ProviderId::parse(good).is_ok(), "{good}");
+        }
         for bad in ["", "a/b", "a b", "ä", "../x", &"x".repeat(129)] {
             assert_eq!(ProviderId::parse(bad), Err(NotAProviderId), "{bad}");
         }

@@ -93,8 +93,9 @@ fn chance(due: &Due, now: Time) -> i64 {
     (8 * 3 * pause / (elapsed + 3 * pause).max(1)).clamp(1, 8)
 }
 
+/// Up to 136 years, so that nothing that is made of it overflows.
 fn whole_seconds(span: Duration) -> i64 {
-    i64::try_from(span.as_secs()).unwrap_or(i64::MAX / 64)
+    i64::from(u32::try_from(span.as_secs()).unwrap_or(u32::MAX))
 }
 
 /// How long until everything that is due has been asked about once: `per_minute` reads, of which those take their share that fall due
@@ -202,6 +203,24 @@ mod tests {
         let picked = order(&silent.iter().chain(&doubts).cloned().collect::<Vec<_>>());
         let of_doubts = picked[..40].iter().filter(|id| doubts.iter().any(|due| due.id == **id)).count();
         assert!((10..=30).contains(&of_doubts), "{of_doubts}");
+    }
+
+    #[test]
+    fn the_first_turn_is_a_doubts_and_the_second_a_silent_ones() {
+        let (silent, doubt) = (due(0), Due { doubted: true, ..due(0) });
+        let other = Due { doubted: true, price: Some(Usd::from_micros(900_000)), ..due(0) };
+        let all = [silent.clone(), doubt.clone(), other.clone(), due(0)];
+        let mut lanes = Lanes::default();
+        let picked = [0, 1, 2].map(|_| lanes.pick(&all, &all, NOW));
+        assert_eq!(picked, [Some(other.id), Some(silent.id), Some(other.id)]);
+    }
+
+    #[test]
+    fn what_is_due_for_two_minutes_is_not_fresh() {
+        let (fresh, old) = (due(119), Due { price: Some(Usd::from_micros(900_000)), ..due(120) });
+        for all in [[fresh.clone(), old.clone()], [old, fresh.clone()]] {
+            assert_eq!(Lanes::default().pick(&all, &[], NOW), Some(fresh.id));
+        }
     }
 
     #[test]

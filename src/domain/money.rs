@@ -115,6 +115,27 @@ mod tests {
         }
     }
 
+    #[test]
+    fn sums_are_exact_and_end_at_the_largest_amount() {
+        let mut sum = Usd::from_micros(450_000);
+        sum += Usd::from_micros(1);
+        assert_eq!(sum.as_micros(), 450_001);
+        sum -= Usd::from_micros(950_002);
+        assert_eq!((sum.as_micros(), sum.to_string()), (-500_001, "-0.500001".to_owned()));
+        sum -= Usd::from_micros(i64::MAX);
+        sum -= Usd::from_micros(i64::MAX);
+        assert_eq!(sum.as_micros(), i64::MIN);
+        assert_eq!(Usd::parse("0999999.5").unwrap().as_micros(), 999_999_500_000);
+    }
+
+    #[test]
+    fn in_json_an_amount_is_a_text() {
+        let amount = Usd::from_micros(450_000);
+        assert_eq!(serde_json::to_string(&amount).unwrap(), "\"0.4500\"");
+        assert_eq!(serde_json::from_str::<Usd>("\"0.45\"").unwrap(), amount);
+        assert!(serde_json::from_str::<Usd>("0.45").is_err());
+    }
+
     proptest! {
         #[test]
         fn writing_and_reading_agree(micros in 0i64..MICROS_MAX) {

@@ -128,4 +128,40 @@ mod tests {
             assert_eq!((filled.fill_from(&later), &filled), (taken, &after));
         }
     }
+
+    #[test]
+    fn two_outcomes_agree_when_both_can_be_true() {
+        let failed = |code: Option<&str>, text: Option<&str>| {
+            Outcome::Failed(Failure { code: code.map(str::to_owned), text: text.map(str::to_owned) })
+        };
+        let completed = |url: &str| Outcome::Completed { result_url: url.to_owned() };
+        for (one, other, agree) in [
+            (completed("https://x/v.mp4"), completed("https://x/v.mp4"), true),
+            (completed("https://x/v.mp4?sig=1"), completed("https://x/v.mp4?sig=2"), true),
+            (completed("https://x/v.mp4#t=1"), completed("https://x/v.mp4"), true),
+            (completed("https://x/v.mp4"), completed("https://x/w.mp4"), false),
+            (completed("https://x/v.mp4"), failed(None, None), false),
+            (failed(Some("A"), None), failed(Some("A"), Some("a")), true),
+            (failed(Some("A"), Some("a")), failed(Some("A"), Some("b")), true),
+            (failed(Some("A"), Some("a")), failed(Some("B"), Some("a")), false),
+            (failed(None, Some("a")), failed(None, Some("a")), true),
+            (failed(None, Some("a")), failed(None, Some("b")), false),
+            (failed(Some("A"), Some("a")), failed(None, Some("b")), true),
+            (failed(None, None), failed(Some("A"), None), true),
+            (failed(None, None), failed(None, Some("a")), true),
+        ] {
+            assert_eq!((one.agrees(&other), other.agrees(&one)), (agree, agree), "{one:?} {other:?}");
+        }
+    }
+
+    #[test]
+    fn a_failure_is_silent_only_without_code_and_text() {
+        let failure = |code: Option<&str>, text: Option<&str>| Failure {
+            code: code.map(str::to_owned),
+            text: text.map(str::to_owned),
+        };
+        let silent = [(None, None), (Some("A"), None), (None, Some("a")), (Some("A"), Some("a"))]
+            .map(|(code, text)| failure(code, text).is_silent());
+        assert_eq!(silent, [true, false, false, false]);
+    }
 }

@@ -123,6 +123,39 @@ mod tests {
     }
 
     #[test]
+    fn the_last_two_hundred_times_are_kept() {
+        let mut pace = Pace::default();
+        for n in 0..250 {
+            pace.learn(seconds(n));
+            assert_eq!(pace.times_ms().count(), usize::try_from(n + 1).unwrap().min(200));
+        }
+        assert_eq!((pace.times_ms().next(), pace.times_ms().last(), pace.known()), (Some(50_000), Some(249_000), 250));
+        assert_eq!(Pace::stored(7, [1, 2]).known(), 7);
+    }
+
+    #[test]
+    fn the_pace_has_changed_when_the_middles_differ_by_more_than_a_seventh() {
+        let upper = |before_ms: u32, latest_ms: u32, latest: usize| {
+            let times = std::iter::repeat_n(before_ms, 70).chain(std::iter::repeat_n(latest_ms, latest));
+            Pace::stored(1, times).quantile(1).unwrap().as_millis()
+        };
+        assert_eq!(upper(70_000, 80_000, 60), 70_000, "a seventh");
+        assert_eq!(upper(70_000, 80_001, 60), 80_001);
+        assert_eq!(upper(80_000, 60_000, 60), 60_000);
+        assert_eq!(upper(70_000, 140_000, 20), 70_000, "not among the latest sixty yet");
+        // Where there are no others but the latest, there is nothing to differ from.
+        assert_eq!(Pace::stored(1, [5_000; 60]).quantile(1), Some(seconds(5)));
+    }
+
+    #[test]
+    fn a_quantile_is_the_nearest_rank() {
+        let of = |times: &[u32], percent| quantile(times.iter().copied(), percent).map(|span| span.as_millis());
+        assert_eq!(of(&[], 50), None);
+        assert_eq!([0, 1, 50, 51, 100].map(|percent| of(&[4, 2], percent)), [2, 2, 2, 4, 4].map(Some));
+        assert_eq!([33, 34, 66, 67].map(|percent| of(&[3, 1, 2], percent)), [1, 2, 2, 3].map(Some));
+    }
+
+    #[test]
     fn a_change_of_pace_is_followed_in_both_directions_within_an_hour() {
         let mut pace = Pace::default();
         for (minutes, expected) in [(120, 150), (60, 240), (60, 100)] {

@@ -137,7 +137,8 @@ impl Rules {
     /// The longest pause between two reads.
     pub fn longest_pause(&self) -> Duration {
         let pauses = self.recheck.iter().chain(&self.stuck_recheck).copied();
-        pauses.chain([RATE_LIMITED_PAUSE_MAX, ERROR_PAUSE_MAX * 2, self.not_found_recheck]).max().unwrap_or_default()
+        // The pauses after answers that told nothing are shorter than these.
+        pauses.chain([RATE_LIMITED_PAUSE_MAX, self.not_found_recheck]).max().unwrap_or_default()
     }
 
     fn overdue_at(&self, generation: &Generation) -> Time {
@@ -250,6 +251,143 @@ fn spread(pause: Duration, id: GenerationId, nth: u32) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::decision::tests::rules;
+    use crate::domain::family::FAMILIES;
+    use crate::domain::generation::{Request, Via};
+
+    fn minutes(from: u64, to: u64) -> Expected {
+        Expected { from: Duration::from_mins(from), to: Duration::from_mins(to) }
+    }
+
+    fn own(times: &[(&str, &str, u32, Expected)]) -> ExpectedTimes {
+        ExpectedTimes::new(
+            times.iter().map(|(path, model, seconds, expected)| {
+                (((*path).to_owned(), (*model).to_owned(), *seconds), *expected)
+            }),
+        )
+    }
+
+    #[test]
+    fn the_users_own_times_stand_over_the_table() {
+        let o3 = &FAMILIES[0];
+        let table = ExpectedTimes::default();
+        let to_s = |times: &ExpectedTimes, model: Option<&str>, seconds: Option<u32>| {
+            times.of(o3, model, seconds).to.as_secs()
+        };
+        for (model, seconds, expected_s) in [
+            (Some("kling_o3"), Some(5), 180),
+            (Some("kling_o3_pro"), Some(10), 450),
+            (Some("kling_o3"), Some(7), 630),
+            (Some("kling_o3"), None, 630),
+            (Some("kling_o9"), Some(5), 630),
+            (None, Some(5), 630),
+            (None, None, 630),
+        ] {
+            assert_eq!(to_s(&table, model, seconds), expected_s, "{model:?} {seconds:?}");
+        }
+        let shorter = own(&[(o3.path, "kling_o3", 5, minutes(1, 2)), (o3.path, "kling_o3_pro", 15, minutes(1, 5))]);
+        assert_eq!(to_s(&shorter, Some("kling_o3"), Some(5)), 120);
+        assert_eq!(to_s(&shorter, Some("kling_o3"), Some(10)), 300, "not this one");
+        assert_eq!(to_s(&shorter, Some("kling_o3"), Some(7)), 450, "the longest is another one now");
+        assert_eq!(to_s(&shorter, None, None), 450);
+        let longer = own(&[(o3.path, "kling_o9", 5, minutes(1, 20)), ("veo", "veo", 8, minutes(1, 60))]);
+        assert_eq!(to_s(&longer, Some("kling_o9"), Some(5)), 1_200);
+        assert_eq!(to_s(&longer, None, None), 1_200, "of this family");
+    }
+
+    #[test]
+    fn a_model_without_durations_has_one_time() {
+        let table = ExpectedTimes::default();
+        for family in FAMILIES {
+            for model in family.models.iter().filter(|model| model.offers.is_empty()) {
+                for seconds in [None, Some(5)] {
+                    assert_eq!(table.of(family, Some(model.name), seconds), model.expected, "{}", model.name);
+                }
+                assert!(table.knows(family, model.name, None) && !table.knows(family, model.name, Some(5)));
+            }
+        }
+    }
+
+    #[test]
+    fn it_is_known_for_which_model_and_duration_there_is_a_time() {
+        let (o3, table) = (&FAMILIES[0], ExpectedTimes::default());
+        let with_own = own(&[(o3.path, "kling_o9", 7, minutes(1, 2))]);
+        for (times, model, seconds, known) in [
+            (&table, "kling_o3", Some(5), true),
+            (&table, "kling_o3", Some(7), false),
+            (&table, "kling_o3", None, false),
+            (&table, "kling_o9", Some(7), false),
+            (&with_own, "kling_o9", Some(7), true),
+            (&with_own, "kling_o9", Some(5), false),
+            (&with_own, "kling_o9", None, false),
+        ] {
+            assert_eq!(times.knows(o3, model, seconds), known, "{model} {seconds:?}");
+        }
+    }
+
+    #[test]
+    fn the_longest_pause_is_an_hour_or_what_the_user_says() {
+        let hours = Duration::from_hours;
+        let usual = rules(Confirm::Untrusted);
+        assert_eq!(usual.longest_pause(), hours(1));
+        let short = Rules { stuck_recheck: vec![], recheck: vec![], ..usual.clone() };
+        assert_eq!(short.longest_pause(), RATE_LIMITED_PAUSE_MAX);
+        assert_eq!(Rules { recheck: vec![hours(1), hours(3)], ..usual.clone() }.longest_pause(), hours(3));
+        assert_eq!(Rules { stuck_recheck: vec![hours(4), hours(1)], ..usual.clone() }.longest_pause(), hours(4));
+        assert_eq!(Rules { not_found_recheck: hours(5), ..usual.clone() }.longest_pause(), hours(5));
+        assert_eq!(usual.first_look_after(), Duration::from_secs(150));
+        assert_eq!(Rules { grace: hours(1), ..usual }.first_look_after(), hours(1));
+        assert!(ERROR_PAUSE_MAX * 5 / 4 < RATE_LIMITED_PAUSE_MAX);
+    }
+
+    #[test]
+    fn pauses_after_silence_double_up_to_ten_minutes() {
+        let id = GenerationId::from_bytes(&[7; 16]).unwrap();
+        let mut generation = Generation::new(id, &FAMILIES[0], Via::Api, Time::from_ms(0));
+        let mut pauses_s = Vec::new();
+        for streak in [0, 1, 2, 3, 4, 5, 6, 7, 8, 30, u32::MAX] {
+            generation.watch.error_streak = streak;
+            let pause = Rules::retry_at(&generation, Time::from_ms(5_000)).since(Time::from_ms(5_000));
+            pauses_s.push(pause.as_secs());
+            let usual = ERROR_PAUSE.saturating_mul(1 << streak.saturating_sub(1).min(10)).min(ERROR_PAUSE_MAX);
+            assert!((usual * 3 / 4..=usual * 5 / 4).contains(&pause), "{streak}: {pause:?}");
+        }
+        assert_eq!(pauses_s, [14, 17, 34, 49, 136, 192, 389, 584, 702, 673, 648]);
+    }
+
+    #[test]
+    fn pauses_run_through_their_list_and_the_last_repeats() {
+        let usual = rules(Confirm::Untrusted);
+        let id = GenerationId::from_bytes(&[7; 16]).unwrap();
+        let new = Generation::new(id, &FAMILIES[0], Via::Api, Time::from_ms(0));
+        let after_s = |state: State, streak: u32, now_s: u64| {
+            let mut generation = Generation { state, ..new.clone() };
+            generation.watch.running_streak = streak;
+            let now = Time::from_ms(0) + Duration::from_secs(now_s);
+            usual.recheck_at(&generation, now).since(now).as_secs()
+        };
+        let running = |streak, now_s| after_s(State::Processing, streak, now_s);
+        assert_eq!([0, 1, 2, 3, 4, u32::MAX].map(|streak| running(streak, 10)), [15, 15, 30, 60, 60, 60]);
+        // Stuck after 17 min 30 s.
+        assert_eq!(
+            [1_049, 1_050, 1_051, 4_649, 4_650, 4_651].map(|now_s| running(1, now_s)),
+            [15, 300, 300, 300, 3_600, 3_600]
+        );
+        assert_eq!(after_s(State::Lost { at: Time::from_ms(0) }, 2, 5_000), 30, "what is settled is asked about soon");
+        assert_eq!(pause(&[], 0), PAUSE_FALLBACK);
+    }
+
+    #[test]
+    fn the_usual_time_ends_when_it_was_expected_to() {
+        let usual = rules(Confirm::Untrusted);
+        let id = GenerationId::from_bytes(&[7; 16]).unwrap();
+        let request = Request { model: Some("kling_o3".to_owned()), duration_seconds: Some(5), prompt: None };
+        let new = Generation { request, ..Generation::new(id, &FAMILIES[0], Via::Api, Time::from_ms(0)) };
+        assert_eq!(usual.expected_range(&new), minutes(2, 3));
+        let by = |minutes: i64| Generation { expected_by: Some(Time::from_ms(minutes * 60_000)), ..new.clone() };
+        assert_eq!(usual.expected_range(&by(4)), minutes(2, 4));
+        assert_eq!(usual.expected_range(&by(1)), minutes(1, 1));
+    }
 
     #[test]
     fn the_spread_stays_within_a_quarter() {

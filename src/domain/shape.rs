@@ -92,7 +92,7 @@ fn model(generation: &Generation) -> Option<String> {
 mod tests {
     use super::*;
     use crate::domain::family::FAMILIES;
-    use crate::domain::generation::Via;
+    use crate::domain::generation::{Request, Via};
     use crate::domain::id::{GenerationId, ProviderId};
     use crate::domain::notice::{Notice, Word};
     use crate::domain::outcome::{Learned, Outcome, Source, Verification};
@@ -127,6 +127,116 @@ mod tests {
                 assert_eq!(notice, Notice { provider_id: provider_id.clone(), word }, "{} {body}", family.path);
             }
             assert_eq!(status(&new), None);
+            assert_eq!(webhook(&new), None);
+        }
+    }
+
+    /// As it would be written down: fields in the order of the alphabet.
+    fn written(path: &str, state: State) -> [String; 2] {
+        let now = Time::from_ms(1_795_428_000_000);
+        let family = crate::domain::family::Family::of(path).unwrap();
+        let request =
+            Request { model: Some("m_pro".to_owned()), duration_seconds: Some(5), prompt: Some("a boat".to_owned()) };
+        let provider_id = ProviderId::parse("p-1").ok();
+        let new = Generation::new(GenerationId::fresh(now), family, Via::Gateway, now);
+        let generation = Generation { provider_id, state, request, ..new };
+        [status(&generation), webhook(&generation)].map(|body| body.unwrap().to_string())
+    }
+
+    #[test]
+    fn a_failure_is_written_as_each_family_documents_it() {
+        let at = Time::from_ms(1_795_428_060_000);
+        let learned = Learned { source: Source::Webhook, verification: Verification::Token, recovered: false };
+        let failed = |code: Option<&str>, text: Option<&str>| {
+            let error = Failure { code: code.map(str::to_owned), text: text.map(str::to_owned) };
+            State::Failed { at, error, learned }
+        };
+        for (path, reason, text, silent) in [
+            ("kling/o3-video", r#""message":"TIMEOUT""#, r#""message":"late""#, r#""message":null"#),
+            ("kling", r#""message":"TIMEOUT""#, r#""message":"late""#, r#""message":null"#),
+            ("veo", r#""error":{"message":"TIMEOUT"}"#, r#""error":{"message":"late"}"#, r#""error":null"#),
+            ("sora", r#""error_message":"TIMEOUT""#, r#""error_message":"late""#, r#""error_message":null"#),
+            (
+                "seedance",
+                r#""error":{"code":"TIMEOUT","message":"late"}"#,
+                r#""error":{"code":null,"message":"late"}"#,
+                r#""error":null"#,
+            ),
+        ] {
+            for body in written(path, failed(Some("TIMEOUT"), Some("late"))) {
+                assert!(body.contains(reason) && body.contains(r#""status":"failed""#), "{path}: {body}");
+            }
+            for body in written(path, failed(None, Some("late"))) {
+                assert!(body.contains(text), "{path}: {body}");
+            }
+            for body in written(path, failed(None, None)) {
+                assert!(body.contains(silent), "{path}: {body}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_family_has_the_fields_of_its_documentation() {
+        let at = Time::from_ms(1_795_428_060_000);
+        let learned = Learned { source: Source::Webhook, verification: Verification::Token, recovered: false };
+        let done = State::Completed { at, result_url: "u".to_owned(), learned };
+        let fields = |path, state: State| {
+            written(path, state).map(|body| {
+                let Value::Object(body) = serde_json::from_str(&body).unwrap() else { panic!("{body}") };
+                body.keys().map(String::as_str).collect::<Vec<_>>().join(" ")
+            })
+        };
+        for (path, status, webhook) in [
+            (
+                "kling/o3-video",
+                "generation_id model prompt status video_url",
+                "generation_id message model status video_url",
+            ),
+            (
+                "kling",
+                "completed_at created_at generation_id prompt status video_url",
+                "completed_at generation_id message status video_url",
+            ),
+            (
+                "kling/o1-photo",
+                "generation_id image_url message model prompt status",
+                "generation_id image_url message model status",
+            ),
+            (
+                "veo",
+                "completed_at created_at error generation_id prompt status video_url",
+                "completed_at created_at error generation_id prompt status video_url",
+            ),
+            (
+                "sora",
+                "completed_at created_at error_message generation_id prompt status video_url",
+                "completed_at created_at error_message generation_id prompt status video_url",
+            ),
+            ("gemini", "message prompt result_image_url status task_uuid", "message result_image_url status task_uuid"),
+            ("seedance", "error model output prompt status task_uuid", "error model output status task_uuid"),
+        ] {
+            assert_eq!(fields(path, done.clone()), [status, webhook], "{path}");
+        }
+        let [body, _] = written("kling/o3-video", done.clone());
+        assert!(body.contains(r#""model":"kling-o3-video-5s-pro""#), "{body}");
+        let [body, _] = written("seedance", done);
+        assert!(body.contains(r#""model":"m_pro""#) && body.contains(r#""output":{"video_urls":["u"]}"#), "{body}");
+    }
+
+    #[test]
+    fn every_state_has_one_of_the_providers_four_words() {
+        let at = Time::from_ms(0);
+        let error = Failure::default();
+        for (state, expected) in [
+            (State::Prepared, "pending"),
+            (State::Submitting, "pending"),
+            (State::Unconfirmed, "pending"),
+            (State::Pending, "pending"),
+            (State::Processing, "processing"),
+            (State::Lost { at }, "processing"),
+            (State::Rejected { at, error }, "failed"),
+        ] {
+            assert_eq!(word(&state), expected);
         }
     }
 }

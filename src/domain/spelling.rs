@@ -144,6 +144,12 @@ mod tests {
         assert_eq!((clock(Duration::from_secs(125)), clock(Duration::from_secs(9))), ("2:05 min".into(), "9 s".into()));
         let short = (clock(Duration::from_millis(9_990)), clock(Duration::from_millis(11_500)));
         assert_eq!(short, ("9.9 s".into(), "11 s".into()));
+        let longer = [60, 3_599, 3_600, 7_384].map(|seconds| clock(Duration::from_secs(seconds)));
+        assert_eq!(longer, ["1:00 min", "59:59 min", "1:00 h", "2:03 h"]);
+        assert_eq!([99, 100].map(|ms| clock(Duration::from_millis(ms))), ["0 s", "0.1 s"]);
+        let roughly = [0, 119, 120, 7_199, 7_200, 172_799, 172_800].map(|seconds| rough(Duration::from_secs(seconds)));
+        assert_eq!(roughly, ["0 s", "119 s", "2 min", "119 min", "2 h", "47 h", "2 d"]);
+        assert_eq!(line(" a\n b\u{202e} "), "a b\u{fffd}");
         assert_eq!((count(1_234_567), count(999)), ("1\u{202f}234\u{202f}567".into(), "999".into()));
         assert_eq!((several(1, "event"), several(2, "event")), ("1 event".into(), "2 events".into()));
     }

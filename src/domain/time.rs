@@ -68,12 +68,8 @@ impl Sub<Duration> for Time {
 impl fmt::Display for Time {
     /// RFC 3339 in UTC, with as many decimals as are needed. Beyond the year 9999 the nearest time that can be written.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let time = jiff::Timestamp::from_millisecond(self.0).unwrap_or(if self.0 < 0 {
-            jiff::Timestamp::MIN
-        } else {
-            jiff::Timestamp::MAX
-        });
-        time.fmt(f)
+        let nearest = if self.0.is_negative() { jiff::Timestamp::MIN } else { jiff::Timestamp::MAX };
+        jiff::Timestamp::from_millisecond(self.0).unwrap_or(nearest).fmt(f)
     }
 }
 
@@ -127,6 +123,23 @@ mod tests {
         assert_eq!(far + Duration::MAX, far);
         assert_eq!(Time::from_ms(i64::MIN) - Duration::MAX, Time::from_ms(i64::MIN));
         assert_eq!(Time::from_ms(0).since(far), Duration::ZERO);
-        assert!(!far.to_string().is_empty());
+        assert_eq!(far.to_string(), "9999-12-30T22:00:00.999999999Z");
+        assert_eq!(Time::from_ms(i64::MIN).to_string(), "-009999-01-02T01:59:59Z");
+    }
+
+    #[test]
+    fn times_are_added_subtracted_and_told_apart_to_the_millisecond() {
+        let (time, span) = (Time::from_ms(1_000), Duration::from_micros(2_999));
+        assert_eq!(((time + span).as_ms(), (time - span).as_ms()), (1_002, 998));
+        assert_eq!(Time::from_ms(1_500).since(time), Duration::from_millis(500));
+        assert_eq!(time.since(Time::from_ms(1_500)), Duration::ZERO);
+    }
+
+    #[test]
+    fn in_json_it_is_a_text() {
+        let json = serde_json::to_string(&Time::from_ms(1_795_428_000_000)).unwrap();
+        assert_eq!(json, "\"2026-11-23T10:00:00Z\"");
+        assert_eq!(serde_json::from_str::<Time>(&json).unwrap(), Time::from_ms(1_795_428_000_000));
+        assert!(serde_json::from_str::<Time>("\"soon\"").is_err());
     }
 }

@@ -139,6 +139,25 @@ mod tests {
     }
 
     #[test]
+    fn a_fifth_that_is_missed_is_too_much() {
+        let grace = |missed, of| trust((0..of).map(|n| n >= missed)).grace(USUAL, RETRIES);
+        assert_eq!([grace(9, 50), grace(10, 50), grace(10, 51)], [USUAL, USUAL / 3, USUAL]);
+        assert_eq!([grace(39, 200), grace(40, 200), grace(52, 256)], [USUAL, USUAL / 3, USUAL / 3]);
+        assert_eq!(trust([true; 300]).grace(Duration::from_secs(200), RETRIES), Duration::from_secs(200));
+    }
+
+    #[test]
+    fn what_was_stored_comes_back_as_it_was() {
+        let mut known = trust((0..300).map(|n| n % 3 > 0));
+        (0..70).for_each(|n| known.came_late(Duration::from_secs(n)));
+        assert_eq!((known.recent().count(), known.lags_ms().count()), (256, 64));
+        assert_eq!((known.lags_ms().next(), known.lags_ms().last()), (Some(6_000), Some(69_000)));
+        let back = Trust::stored((known.told, known.missed, known.late), known.recent(), known.lags_ms());
+        assert_eq!(back, known);
+        assert_eq!((known.told, known.missed, known.late), (200, 30, 70));
+    }
+
+    #[test]
     fn a_late_webhook_is_not_a_missed_one() {
         let mut trust = trust([true, false, true]);
         assert_eq!((trust.told, trust.missed, trust.lately()), (2, 1, (1, 3)));

@@ -1,5 +1,8 @@
 //! The state machine: what no sequence of facts may do, and the transitions that HTTP tests cannot reach.
 
+mod situations;
+mod table;
+
 use std::time::Duration;
 
 use proptest::prelude::*;
