@@ -65,18 +65,12 @@ fn unbought() -> Vec<Situation> {
     let denied = told(&rejected, MINUTE, Word::Outcome(failed(None)));
     let lost = next(&unclear, DAY, &Fact::TimePassed);
     let seen = next(&lost, DAY + 1, &Fact::RefundConfirmed);
+    let foreign = next(&sent(), 30, &Fact::Submission(Submission::Foreign));
     vec![
         one("prepared", prepared(), MINUTE),
         one("submitting", sent(), MINUTE),
-        like("submitting", "submitting for long", sent(), 30 * MINUTE),
-        like("submitting", "unconfirmed", unclear.clone(), MINUTE),
-        like(
-            "unconfirmed",
-            "unconfirmed in conflict",
-            next(&sent(), 30, &Fact::Submission(Submission::Foreign)),
-            MINUTE,
-        ),
-        like("unconfirmed", "unconfirmed for a day", unclear, DAY),
+        like("submitting", "unconfirmed", unclear, MINUTE),
+        like("submitting", "unconfirmed in conflict", foreign, MINUTE),
         one("rejected", rejected, MINUTE),
         like("rejected", "rejected, and a webhook said it failed", denied, MINUTE),
         one("lost without an id", lost, DAY + HOUR),
@@ -87,57 +81,55 @@ fn unbought() -> Vec<Situation> {
 /// At the provider.
 fn bought() -> Vec<Situation> {
     let pending = running(State::Pending);
+    let overdue = next(&pending, 330, &Fact::TimePassed);
+    let stuck = next(&overdue, 1_050, &Fact::TimePassed);
     let unlinked = told(&running(State::Processing), 50, Word::CompletedWithoutResult);
+    let conflict = next(&running(State::Processing), 50, &Fact::ForeignWebhook);
     vec![
         one("pending", pending.clone(), MINUTE),
-        like("pending", "pending, its first read due", pending.clone(), 210),
-        like("pending, its first read due", "pending, overdue", pending.clone(), 330),
-        like("pending, overdue", "pending, stuck", pending.clone(), 1_050),
-        like("pending, stuck", "pending, stuck for an hour", pending.clone(), 1_050 + HOUR),
-        like("pending, stuck for an hour", "pending for a day", pending, DAY),
+        like("pending", "pending, its first read due", pending, 210),
+        like("pending, its first read due", "pending, overdue", overdue, 331),
+        like("pending, overdue", "pending, stuck", stuck.clone(), 1_051),
+        like("pending, stuck", "pending, stuck for an hour", stuck, 1_050 + HOUR),
         like("pending", "processing", running(State::Processing), MINUTE),
         like("processing", "processing without a link", unlinked, MINUTE),
         like("processing", "claimed to be completed", claimed(completed("u")), MINUTE),
         like("processing", "claimed to have failed", claimed(failed(None)), MINUTE),
         like("claimed to have failed", "claimed to have failed by TIMEOUT", claimed(failed(Some("TIMEOUT"))), MINUTE),
-        like(
-            "processing",
-            "processing in conflict",
-            next(&running(State::Processing), 50, &Fact::ForeignWebhook),
-            MINUTE,
-        ),
+        like("processing", "processing in conflict", conflict, MINUTE),
     ]
+}
+
+/// Stuck for a day, with so many counted answers, the last of them at a time.
+fn late(answers: u32, at: u64) -> Generation {
+    let watch = Watch { running_streak: 4, late_answers: answers, late_at: Some(after_s(at)), ..Watch::default() };
+    next(&asked(watch), DAY, &Fact::TimePassed)
 }
 
 /// At the provider, and asked about before.
 fn asked_before() -> Vec<Situation> {
-    let ago = |seconds: u64, ago: u64| Some(after_s(seconds - ago));
     let gone =
-        |streak, at: Option<Time>| asked(Watch { not_found_streak: streak, not_found_at: at, ..Watch::default() });
-    let late = |answers, at| {
-        asked(Watch { checks: 9, running_streak: 4, late_answers: answers, late_at: at, ..Watch::default() })
-    };
+        |streak, at| asked(Watch { not_found_streak: streak, not_found_at: Some(after_s(at)), ..Watch::default() });
     let twice = asked(Watch { checks: 2, running_streak: 2, ..Watch::default() });
     let silent = asked(Watch { checks: 5, error_streak: 5, ..Watch::default() });
-    let not_found = Generation { attention: Some(Attention::NotFound), ..gone(3, Some(after_s(200))) };
-    let month = Some(after_s(30 * DAY));
-    let ahead = Watch { turn_at: month, check_at: month, ..Watch::default() };
+    let not_found = Generation { attention: Some(Attention::NotFound), ..gone(3, 180) };
     let (usual, known, lost) = ("processing, asked twice", "processing, not found a minute ago", "stuck for a day");
     vec![
         like("pending, its first read due", usual, twice, 240),
         like(usual, "processing, and five answers told nothing", silent, 240),
-        like(usual, known, gone(1, ago(240, 60)), 240),
-        like(known, "processing, not found twice, last just now", gone(2, ago(240, 59)), 240),
-        like(known, "processing, not found twice, last a minute ago", gone(2, ago(240, 60)), 240),
-        like(known, "processing, not found twice, before the clock jumped back", gone(2, Some(after_s(300))), 240),
-        like(known, "processing, not found", not_found, 260),
-        like(usual, "processing, before the clock jumped back a month", asked(ahead), 240),
-        like(usual, "stuck, answered twice", late(8, ago(2 * HOUR, 450)), 2 * HOUR),
-        like("stuck, answered twice", lost, late(8, ago(DAY, 450)), DAY),
-        like(lost, "stuck for a day, and just asked", late(8, ago(DAY, 449)), DAY),
-        like(lost, "stuck for a day, before the clock jumped back", late(8, Some(after_s(DAY + 1))), DAY),
-        like(lost, "stuck for a day, and all but the last answer counted", late(11, ago(DAY, 450)), DAY),
-        like(lost, "stuck for a day, and asked enough", late(12, ago(DAY, 1)), DAY),
+        like(usual, known, gone(1, 180), 240),
+        like(known, "processing, not found twice, last just now", gone(2, 181), 240),
+        like(known, "processing, not found twice, last a minute ago", gone(2, 180), 240),
+        like(known, "processing, not found twice, before the clock jumped back", gone(2, 300), 240),
+        like(known, "processing, not found twice, at this moment", gone(2, 240), 240),
+        like(known, "processing, not found", not_found, 240),
+        like("pending, stuck for an hour", lost, late(4, DAY - 450), DAY),
+        like(lost, "stuck for a day, and just asked", late(4, DAY - 449), DAY),
+        like(lost, "stuck for a day, and asked at this moment", late(4, DAY), DAY),
+        like(lost, "stuck for a day, before the clock jumped back", late(4, DAY + 1), DAY),
+        like(lost, "stuck for a day, answered twice", late(8, DAY - 450), DAY),
+        like(lost, "stuck for a day, and all but one answer counted", late(11, DAY - 450), DAY),
+        like(lost, "stuck, but by a clock that was wrong", late(8, DAY - 450), 1_049),
     ]
 }
 
@@ -147,26 +139,28 @@ fn settled() -> Vec<Situation> {
     let link = Word::Outcome(completed("u"));
     let done = told(&running, 100, link.clone());
     let failed_with = |code| told(&running, 100, Word::Outcome(failed(code)));
-    let given_up = State::Lost { at: after_s(DAY) };
-    let lost =
-        Generation { state: given_up, attention: Some(Attention::Lost), watch: Watch::default(), ..running.clone() };
+    let seen = next(&failed_with(None), 150, &Fact::RefundConfirmed);
+    let lost = next(&late(12, DAY - 10), DAY, &Fact::TimePassed);
     let again = next(&lost, DAY + HOUR, &Fact::UnreadableWebhook);
     let conflict = told(&done, 100, Word::Outcome(failed(Some("TIMEOUT"))));
+    let found = found(&running, 100, link);
+    let told_late = told(&found, 150, Word::Outcome(failed(None)));
     let (not_found_streak, not_found_at) = (2, Some(after_s(140)));
-    let forgotten =
-        Generation { watch: Watch { not_found_streak, not_found_at, ..conflict.watch.clone() }, ..conflict.clone() };
+    let watch = Watch { not_found_streak, not_found_at, ..conflict.watch.clone() };
+    let forgotten = Generation { watch, ..conflict.clone() };
     let doubted = "completed, and a webhook said it failed by TIMEOUT";
     vec![
         one("completed", done, 200),
-        like("completed", "completed, found by a read", found(&running, 100, link), 200),
+        like("completed", "completed, found by a read", found, 200),
         one("failed", failed_with(None), 200),
         like("failed", "failed by TIMEOUT", failed_with(Some("TIMEOUT")), 200),
-        like("failed", "failed, and the credits were seen", next(&failed_with(None), 150, &Fact::RefundConfirmed), 200),
+        like("failed", "failed, and the credits were seen", seen, 200),
         like("completed", doubted, conflict.clone(), 200),
+        like(doubted, "completed, found by a read, and a webhook said it failed", told_late, 200),
         like(doubted, "the same almost for a day", conflict.clone(), DAY + 99),
         like(doubted, "the same for a day", conflict, DAY + 100),
         like(doubted, "the same, not found twice, last a minute ago", forgotten, 200),
-        one("lost", lost, DAY + HOUR),
+        like("lost without an id", "lost", lost, DAY + HOUR),
         like("lost", "lost, and asked once more", again, DAY + HOUR),
     ]
 }
@@ -174,4 +168,35 @@ fn settled() -> Vec<Situation> {
 /// All of them.
 pub(super) fn all() -> Vec<Situation> {
     [unbought(), bought(), asked_before(), settled()].into_iter().flatten().collect()
+}
+
+/// What waits for a moment, and the moments that matter.
+pub(super) fn waiting() -> Vec<(&'static str, Generation, Vec<Time>)> {
+    let around = |seconds: &[u64]| {
+        seconds.iter().flat_map(|at| [after_s(*at) - Duration::from_millis(1), after_s(*at)]).collect::<Vec<_>>()
+    };
+    let unclear = next(&sent(), 30, &Fact::Submission(Submission::Unclear));
+    let conflict = next(&sent(), 30, &Fact::Submission(Submission::Foreign));
+    let seen = next(&unclear, 60, &Fact::RefundConfirmed);
+    let pending = running(State::Pending);
+    let veo = crate::domain::family::Family::of("veo").unwrap();
+    let jumped =
+        asked(Watch { check_at: Some(after_s(30 * DAY)), turn_at: Some(after_s(30 * DAY)), ..Watch::default() });
+    let behind = running(State::Processing);
+    let unlinked = told(&behind, 50, Word::CompletedWithoutResult);
+    vec![
+        ("prepared", prepared(), vec![after_s(30 * DAY)]),
+        ("submitting", sent(), around(&[30 * MINUTE, DAY])),
+        ("unconfirmed", unclear, around(&[DAY])),
+        ("unconfirmed in conflict", conflict, around(&[DAY])),
+        ("unconfirmed, and the credits were seen", seen, around(&[DAY])),
+        ("pending", pending.clone(), around(&[330, 1_050, DAY])),
+        ("pending at a family that fails them sooner", Generation { family: veo, ..pending }, around(&[750])),
+        ("processing without a link", unlinked, around(&[330, 1_050])),
+        ("processing, before the clock jumped back a month", jumped, vec![after_s(100)]),
+        ("processing, before the clock jumped back by ten minutes", behind, vec![T0 - Duration::from_mins(10)]),
+        ("stuck, and not asked enough", late(11, DAY - 10), around(&[DAY])),
+        ("stuck, and asked enough", late(12, DAY - 10), around(&[DAY])),
+        ("completed", told(&running(State::Processing), 100, Word::Outcome(completed("u"))), vec![after_s(30 * DAY)]),
+    ]
 }

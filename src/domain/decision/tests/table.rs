@@ -107,12 +107,12 @@ fn users() -> impl Iterator<Item = (String, Fact)> {
         ("its answer lost", Fact::Submission(Submission::Unclear)),
         ("answered with another's id", Fact::Submission(Submission::Foreign)),
         ("user: p-1", details(named("p-1"))),
-        ("user: p-1, bought at 10 s", details(Details { submitted_at: Some(after_s(10)), ..named("p-1") })),
+        ("user: p-1 bought at 10 s", details(Details { submitted_at: Some(after_s(10)), ..named("p-1") })),
         ("user: p-2", details(named("p-2"))),
         ("user: 0.15", details(price(150_000))),
         ("user: 0.30", details(price(300_000))),
-        ("user: kling_o3, 5 s", details(Details { request: five, ..Details::default() })),
-        ("user: kling_o3_pro, 10 s, a prompt", details(Details { request: pro, ..Details::default() })),
+        ("user: kling_o3 5 s", details(Details { request: five, ..Details::default() })),
+        ("user: kling_o3_pro 10 s and a prompt", details(Details { request: pro, ..Details::default() })),
         ("user: labels", details(Details { metadata: Some(labels), ..Details::default() })),
         ("the credits were seen", Fact::RefundConfirmed),
     ]
@@ -258,6 +258,22 @@ fn decided(rules: &Rules, situation: &Situation) -> Vec<(String, String)> {
     decided.collect()
 }
 
+/// Several facts; the word that begins one stands for those behind it, too.
+fn listed(names: &[String]) -> String {
+    let mut listed = String::new();
+    let mut first = "";
+    for name in names {
+        let (kind, rest) = name.split_once(' ').unwrap_or((name, ""));
+        match kind {
+            "webhook" | "answer" | "user:" if kind == first => listed.extend([", ", rest]),
+            _ if listed.is_empty() => listed.push_str(name),
+            _ => listed.extend(["; ", name.as_str()]),
+        }
+        first = kind;
+    }
+    listed
+}
+
 /// One situation: what is decided, each with the facts that it follows from.
 fn told_of(rules: &Rules, situation: &Situation, all: &[Situation]) -> String {
     let like = situation.like.map(|name| all.iter().find(|other| other.name == name).unwrap());
@@ -273,10 +289,24 @@ fn told_of(rules: &Rules, situation: &Situation, all: &[Situation]) -> String {
             None => lines.push((line, vec![name])),
         }
     }
-    let lines: Vec<_> = lines.iter().map(|(line, names)| format!("{line} <- {}\n", names.join("; "))).collect();
+    let lines: Vec<_> = lines.iter().map(|(line, names)| format!("{line} <- {}\n", listed(names))).collect();
     let like = situation.like.map(|name| format!(", like {name}")).unwrap_or_default();
     let later = span(Duration::from_secs(situation.seconds));
     format!("\n# {}, {later} after the purchase{like}\n{}", situation.name, lines.concat())
+}
+
+/// What time alone does, each at its last moment before and its first.
+fn told_of_time(rules: &Rules) -> String {
+    let told = |(name, generation, moments): (&str, Generation, Vec<Time>)| {
+        let told = moments.into_iter().map(|now| {
+            let decision = rules.decide(&generation, &Fact::TimePassed, &Experience::default(), now);
+            let line = line(&generation, &Fact::TimePassed, &decision, now);
+            let line = if line.is_empty() { "nothing".to_owned() } else { line };
+            format!("{line} <- {name}, {} after the purchase\n", span(now.since(T0)))
+        });
+        told.collect::<String>()
+    };
+    format!("\n# Time alone\n{}", situations::waiting().into_iter().map(told).collect::<String>())
 }
 
 #[test]
@@ -284,7 +314,7 @@ fn what_is_decided_is_what_the_table_says() {
     let rules = rules(Confirm::Untrusted);
     let all = situations::all();
     let told: Vec<_> = all.iter().map(|one| told_of(&rules, one, &all)).collect();
-    let told = format!("{ABOUT}{}", told.concat());
+    let told = format!("{ABOUT}{}{}", told_of_time(&rules), told.concat());
     if std::env::var_os("RECOUP_REWRITE").is_some() {
         std::fs::write(concat!(env!("CARGO_MANIFEST_DIR"), "/src/domain/decision/table.txt"), &told).unwrap();
         return;
