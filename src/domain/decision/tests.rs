@@ -1,5 +1,7 @@
 //! The state machine: what no sequence of facts may do, and the transitions that HTTP tests cannot reach.
 
+mod limits;
+mod planted;
 mod situations;
 mod table;
 

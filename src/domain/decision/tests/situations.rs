@@ -106,6 +106,11 @@ fn late(answers: u32, at: u64) -> Generation {
     next(&asked(watch), DAY, &Fact::TimePassed)
 }
 
+/// Stuck for a day, and just now asked often enough.
+fn exhausted() -> Generation {
+    found(&late(8, DAY - 450), DAY, Word::Processing)
+}
+
 /// At the provider, and asked about before.
 fn asked_before() -> Vec<Situation> {
     let gone =
@@ -113,6 +118,7 @@ fn asked_before() -> Vec<Situation> {
     let twice = asked(Watch { checks: 2, running_streak: 2, ..Watch::default() });
     let silent = asked(Watch { checks: 5, error_streak: 5, ..Watch::default() });
     let not_found = Generation { attention: Some(Attention::NotFound), ..gone(3, 180) };
+    let early = next(&late(8, DAY - 450), 1_049, &Fact::TimePassed);
     let (usual, known, lost) = ("processing, asked twice", "processing, not found a minute ago", "stuck for a day");
     vec![
         like("pending, its first read due", usual, twice, 240),
@@ -129,7 +135,7 @@ fn asked_before() -> Vec<Situation> {
         like(lost, "stuck for a day, before the clock jumped back", late(4, DAY + 1), DAY),
         like(lost, "stuck for a day, answered twice", late(8, DAY - 450), DAY),
         like(lost, "stuck for a day, and all but one answer counted", late(11, DAY - 450), DAY),
-        like(lost, "stuck, but by a clock that was wrong", late(8, DAY - 450), 1_049),
+        like("pending, overdue", "overdue, and stuck before the clock was put right", early, 1_049),
     ]
 }
 
@@ -140,7 +146,7 @@ fn settled() -> Vec<Situation> {
     let done = told(&running, 100, link.clone());
     let failed_with = |code| told(&running, 100, Word::Outcome(failed(code)));
     let seen = next(&failed_with(None), 150, &Fact::RefundConfirmed);
-    let lost = next(&late(12, DAY - 10), DAY, &Fact::TimePassed);
+    let lost = next(&exhausted(), DAY, &Fact::TimePassed);
     let again = next(&lost, DAY + HOUR, &Fact::UnreadableWebhook);
     let conflict = told(&done, 100, Word::Outcome(failed(Some("TIMEOUT"))));
     let found = found(&running, 100, link);
@@ -182,8 +188,7 @@ pub(super) fn waiting() -> Vec<(&'static str, Generation, Vec<Time>)> {
     let veo = crate::domain::family::Family::of("veo").unwrap();
     let jumped =
         asked(Watch { check_at: Some(after_s(30 * DAY)), turn_at: Some(after_s(30 * DAY)), ..Watch::default() });
-    let behind = running(State::Processing);
-    let unlinked = told(&behind, 50, Word::CompletedWithoutResult);
+    let unlinked = told(&running(State::Processing), 50, Word::CompletedWithoutResult);
     vec![
         ("prepared", prepared(), vec![after_s(30 * DAY)]),
         ("submitting", sent(), around(&[30 * MINUTE, DAY])),
@@ -194,9 +199,8 @@ pub(super) fn waiting() -> Vec<(&'static str, Generation, Vec<Time>)> {
         ("pending at a family that fails them sooner", Generation { family: veo, ..pending }, around(&[750])),
         ("processing without a link", unlinked, around(&[330, 1_050])),
         ("processing, before the clock jumped back a month", jumped, vec![after_s(100)]),
-        ("processing, before the clock jumped back by ten minutes", behind, vec![T0 - Duration::from_mins(10)]),
         ("stuck, and not asked enough", late(11, DAY - 10), around(&[DAY])),
-        ("stuck, and asked enough", late(12, DAY - 10), around(&[DAY])),
+        ("stuck, and asked enough", exhausted(), around(&[DAY])),
         ("completed", told(&running(State::Processing), 100, Word::Outcome(completed("u"))), vec![after_s(30 * DAY)]),
     ]
 }
