@@ -107,6 +107,21 @@ mod tests {
     }
 
     #[test]
+    fn keys_are_counted_and_not_shown() {
+        assert_eq!(format!("{:?}", keys()), "CallbackKeys(2)");
+        assert_eq!(CallbackKeys::new([]).mint(family(), Reference::Standing), None);
+    }
+
+    #[test]
+    fn what_is_planted_takes_a_forged_token() {
+        let forged = format!("{}.x", GenerationId::from_bytes(&[7; 16]).unwrap());
+        assert_eq!(keys().verify(family(), &forged), None);
+        planted::plant(Some(planted::Fault::ForgedAccepted));
+        assert_eq!(keys().verify(family(), &forged), GenerationId::from_bytes(&[7; 16]).map(Reference::Generation));
+        planted::plant(None);
+    }
+
+    #[test]
     fn the_url_has_family_and_token_however_the_public_url_ends() {
         for public in ["https://recoup.example", "https://recoup.example/"] {
             let url = callback_url(public, family(), "any.mac");

@@ -54,6 +54,25 @@ impl CreditState {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::family::FAMILIES;
+    use crate::domain::generation::{Attention, Via};
+    use crate::domain::outcome::{Failure, Learned, Source, Verification};
+
+    #[test]
+    fn a_promise_counts_as_kept_when_its_window_has_passed() {
+        let (at, window) = (Time::from_ms(1_000), Duration::from_secs(300));
+        let learned = Learned { source: Source::Check, verification: Verification::Status, recovered: false };
+        let id = crate::domain::id::GenerationId::from_bytes(&[7; 16]).unwrap();
+        let new = Generation::new(id, &FAMILIES[0], Via::Api, at);
+        let failed = Generation { state: State::Failed { at, error: Failure::default(), learned }, ..new.clone() };
+        let of = |generation: &Generation, ms| CreditState::of(generation, Time::from_ms(ms), window).as_str();
+        assert_eq!([300_999, 301_000].map(|ms| of(&failed, ms)), ["refund_expected", "refunded"]);
+        let seen = Generation { refunded_at: Some(at), ..failed };
+        assert_eq!(of(&seen, 1_000), "refunded");
+        let running = Generation { state: State::Pending, ..new };
+        let overdue = Generation { attention: Some(Attention::Overdue), ..running.clone() };
+        assert_eq!([of(&running, 1_000_000), of(&overdue, 0)], ["charged", "at_risk"]);
+    }
 
     #[test]
     fn every_state_says_where_the_credits_are() {

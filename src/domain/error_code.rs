@@ -535,6 +535,8 @@ mod tests {
             let known = ErrorCode::of(code).unwrap_or_else(|| panic!("{code} is missing"));
             assert_eq!(known.category, Category::User, "{code}");
             assert!(known.concerns(o3), "{code}");
+            assert!(!known.concerns(&Family { path: "kling/o4", ..*o3 }), "{code}");
         }
+        assert_eq!(ErrorCode::of("NEVER_SEEN"), None);
     }
 }

@@ -375,6 +375,19 @@ mod tests {
     }
 
     #[test]
+    fn a_body_is_shown_as_it_is_kept() {
+        let shown = |body: Option<Vec<u8>>| {
+            let mut page = String::new();
+            block(&mut page, Some(&Message::hashed(3, &[0xcd], body))).unwrap();
+            page
+        };
+        let head = "\n3 bytes, SHA-256 `cd`\n";
+        assert_eq!((shown(None), shown(Some(vec![]))), (head.to_owned(), head.to_owned()));
+        assert_eq!(shown(Some(b"a`b".to_vec())), format!("{head}\n```\na`b\n```\n"));
+        assert_eq!(shown(Some(vec![0xff])), format!("{head}\n```\n/w==\n```\n"));
+    }
+
+    #[test]
     fn what_is_no_text_is_shown_in_base64() {
         let message = Message::whole(vec![0xff, 0xfe]);
         assert_eq!((message.body, message.body_base64.as_deref()), (None, Some("//4=")));

@@ -118,7 +118,7 @@ mod tests {
     use crate::domain::generation::{Request, Via};
     use crate::domain::id::{GenerationId, ProviderId};
     use crate::domain::notice::{Notice, Word};
-    use crate::domain::outcome::Outcome;
+    use crate::domain::outcome::{Failure, Learned, Outcome, Verification};
     use crate::domain::schedule::Confirm;
 
     const BOUGHT: Time = Time::from_ms(1_795_428_000_000);
@@ -185,6 +185,58 @@ mod tests {
             learn(&mut experience, &seen, &Fact::Answer(Answer::Known(done())), Duration::from_secs(250));
         }
         assert_eq!(experience.expected(&rules, &generation).to, Duration::from_secs(250));
+    }
+
+    #[test]
+    fn a_webhook_says_how_long_it_took_though_nobody_had_asked_before() {
+        let (mut experience, rules) = (Experience::default(), rules(Confirm::Untrusted));
+        let generation = running("kling_o3");
+        for _ in 0..60 {
+            let lesson = learn(&mut experience, &generation, &webhook(&generation), Duration::from_secs(250));
+            assert_eq!(lesson.pace, Kind::of(&rules, &generation));
+        }
+        assert_eq!(
+            experience.expected(&rules, &generation),
+            Expected { to: Duration::from_secs(250), ..table(&rules) }
+        );
+        assert_eq!((experience.trusts[FAMILIES[0].path].told, experience.trusts[FAMILIES[0].path].missed), (60, 0));
+        let unbought = Generation { submitted_at: None, ..generation.clone() };
+        assert_eq!(learn(&mut experience, &unbought, &webhook(&unbought), Duration::from_secs(9)).pace, None);
+        assert_eq!(learn(&mut experience, &generation, &Fact::TimePassed, Duration::from_secs(9)), Lesson::default());
+    }
+
+    fn table(rules: &Rules) -> Expected {
+        Experience::default().expected(rules, &running("kling_o3"))
+    }
+
+    #[test]
+    fn a_correction_teaches_nothing() {
+        let (mut experience, rules) = (Experience::default(), rules(Confirm::Untrusted));
+        let generation = running("kling_o3");
+        let failed = Notice { word: Word::Outcome(Outcome::Failed(Failure::default())), ..done() };
+        let found = Fact::Answer(Answer::Known(failed));
+        let settled = rules.decide(&generation, &found, &Experience::default(), BOUGHT).generation;
+        let corrected = Fact::Answer(Answer::Known(done()));
+        assert_eq!(learn(&mut experience, &settled, &corrected, Duration::from_secs(9)), Lesson::default());
+    }
+
+    #[test]
+    fn only_the_first_webhook_behind_a_read_is_late() {
+        let (at, came) = (BOUGHT, BOUGHT + Duration::from_secs(40));
+        let known = |source, deliveries, webhook_at| {
+            let learned = Learned { source, verification: Verification::Status, recovered: false };
+            let state = State::Completed { at, result_url: "u".to_owned(), learned };
+            Generation { state, deliveries, webhook_at, ..running("kling_o3") }
+        };
+        let lag = |before: &Generation, webhook_at| {
+            lag(before, &Generation { webhook_at, ..before.clone() }).map(|lag| lag.as_secs())
+        };
+        assert_eq!(lag(&known(Source::Check, 0, None), Some(came)), Some(40));
+        assert_eq!(lag(&known(Source::Check, 0, None), None), None, "none has come");
+        assert_eq!(lag(&known(Source::Check, 0, Some(at)), Some(came)), None, "it is not the first");
+        assert_eq!(lag(&known(Source::Check, 1, None), Some(came)), None, "one had come and said something else");
+        assert_eq!(lag(&known(Source::Webhook, 0, None), Some(came)), None, "no read found it");
+        assert_eq!(lag(&running("kling_o3"), Some(came)), None, "it was not known");
     }
 
     #[test]

@@ -196,5 +196,29 @@ mod tests {
         assert_eq!(report.by_error_code, BTreeMap::from([("TIMEOUT".to_owned(), sum(4, 600_000))]));
         assert_eq!(report.without_error_code, sum(6, 150_000));
         assert_eq!(report.by_model["kling_o3"], sum(16, 1_500_000));
+        let by_status = [(Status::Rejected, 5), (Status::Completed, 4), (Status::Failed, 5), (Status::Lost, 2)];
+        assert_eq!((report.by_status, report.open), (BTreeMap::from(by_status), 0));
+    }
+
+    #[test]
+    fn what_is_open_is_counted_and_at_risk_only_where_somebody_should_look() {
+        let overdue = Some(Attention::Overdue);
+        let groups = [
+            group(Status::Prepared, None, 64, 0),
+            group(Status::Submitting, None, 1, 0),
+            group(Status::Unconfirmed, None, 2, 1),
+            group(Status::Pending, overdue, 4, 4),
+            group(Status::Processing, overdue, 8, 8),
+            group(Status::Processing, None, 16, 16),
+            group(Status::Completed, Some(Attention::Conflict), 32, 32),
+        ];
+        let report = MoneyReport::of(&groups, Sum::default());
+        let sum = |count, micros| Sum { count, amount: Usd::from_micros(micros) };
+        assert_eq!((report.open, report.total.price_unknown), (31, 2));
+        assert_eq!(report.at_risk, BTreeMap::from([(Attention::Overdue, sum(12, 1_800_000))]));
+        assert_eq!(report.by_attention[&Attention::Conflict], sum(32, 4_800_000));
+        assert_eq!(report.by_state[&CreditState::Charged], sum(17, 2_400_000));
+        assert_eq!(report.by_state[&CreditState::AtRisk], sum(14, 1_950_000));
+        assert_eq!(report.without_error_code, Sum::default());
     }
 }

@@ -264,6 +264,50 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_code_is_a_word_of_capitals_with_an_underscore_or_of_the_catalogue() {
+        let long = |letters: usize| format!("A_{}", "B".repeat(letters));
+        for (text, code) in [
+            ("TASK_FAILED", true),
+            ("CODE_2", true),
+            ("A_", true),
+            ("TIMEOUT", true),
+            ("BUSY", false),
+            ("_TASK_FAILED", false),
+            ("2_TASKS", false),
+            ("TASK_failed", false),
+            ("TASK_FAILED!", false),
+            ("TASK FAILED_TWICE", false),
+            ("task_failed", false),
+            ("", false),
+            (long(126).as_str(), true),
+            (long(127).as_str(), false),
+        ] {
+            assert_eq!(is_code(text), code, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_long_text_is_cut_between_two_characters() {
+        let text = format!("x{}", "é".repeat(TEXT_BYTES_MAX));
+        let json = serde_json::json!({"id": "a", "status": "failed", "message": text}).to_string();
+        assert_eq!(read(&json), Ok(failed(None, Some(&text[..TEXT_BYTES_MAX - 1]))));
+    }
+
+    #[test]
+    fn the_planted_parser_panics_where_the_status_is_no_text() {
+        let panics = |body: &'static str| {
+            let parse = move || {
+                planted::plant(Some(planted::Fault::ParserPanics));
+                Notice::parse(body.as_bytes())
+            };
+            // In a thread of its own: what is planted is the thread's.
+            std::thread::spawn(parse).join().is_err()
+        };
+        let bodies = [r#"{"id":"a","status":7}"#, r#"{"id":"a","status":"failed"}"#, r#"{"id":"a"}"#];
+        assert_eq!(bodies.map(panics), [true, false, false]);
+    }
+
     proptest! {
         #[test]
         fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..512)) {

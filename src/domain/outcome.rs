@@ -123,6 +123,7 @@ mod tests {
             (failure(Some("A"), None), failure(Some("B"), Some("b")), failure(Some("A"), Some("b")), true),
             (failure(Some("A"), Some("a")), failure(Some("B"), Some("b")), failure(Some("A"), Some("a")), false),
             (failure(None, Some("a")), failure(None, None), failure(None, Some("a")), false),
+            (failure(None, None), failure(Some("A"), Some("a")), failure(Some("A"), Some("a")), true),
         ] {
             let mut filled = before;
             assert_eq!((filled.fill_from(&later), &filled), (taken, &after));

@@ -272,6 +272,15 @@ mod tests {
         assert_eq!(read(r#"{"duration":7}"#).request.duration_seconds, Some(7));
         assert_eq!(read(r#"{"duration":"long"}"#).request.duration_seconds, None);
         assert_eq!(read(r#"{"prompt":7,"model":{}}"#).request.prompt, None);
+        let odd = [r#""""#, r#""0""#, "0", "-1", "5.5", "null"].map(|duration| format!(r#"{{"duration":{duration}}}"#));
+        assert_eq!(odd.map(|body| read(&body).request.duration_seconds), [None; 6]);
+        assert_eq!(read(r#"{"duration":" 10 "}"#).request.duration_seconds, Some(10));
+        assert_eq!(
+            read(r#"{"model":"","prompt":"x"}"#).request.model.as_deref(),
+            Some("kling_o3"),
+            "an empty one is none"
+        );
+        assert_eq!(read(r#"{"callback_url":null}"#).callback_url, None);
     }
 
     #[test]
@@ -279,6 +288,7 @@ mod tests {
         let read = |body: &str| Order::read(&FAMILIES[0], body.as_bytes()).unwrap_err();
         for body in ["", "[]", "null", "{", "{\"a\":1} x", "{'a':1}"] {
             assert!(matches!(read(body), NotAPurchase::NotAnObject(_)), "{body}");
+            assert_eq!(read(body).to_string().contains("expected an object"), matches!(body, "[]" | "null"), "{body}");
         }
         for url in ["7", "\"\"", "\"me\"", "\"ftp://me\"", "\"javascript:1\"", "[]"] {
             assert_eq!(read(&format!(r#"{{"callback_url":{url}}}"#)), NotAPurchase::CallbackUrl, "{url}");

@@ -163,11 +163,46 @@ mod tests {
             (500, r#"{"detail":"OPENAI_DECLINED"}"#, Some("OPENAI_DECLINED"), None),
             (503, "<html>", Some("SERVICE_UNAVAILABLE"), None),
             (502, "<html>", None, None),
+            (403, "", Some("UNAUTHORIZED"), None),
+            (500, "<html>", Some("INTERNAL_ERROR"), None),
+            (413, "<html>", Some("INVALID_PARAMETERS"), None),
             (418, r#"{"detail":null}"#, None, None),
         ] {
             let expected = Failure { code: code.map(str::to_owned), text: text.map(str::to_owned) };
             assert_eq!(refusal(status, body.as_bytes()), expected, "{status} {body}");
         }
+    }
+
+    #[test]
+    fn a_rule_is_recognised_by_the_words_it_is_told_in() {
+        for (text, code) in [
+            ("use images_url or images_base64", "MIXED_IMAGE_INPUTS"),
+            ("images_url is no list", "INVALID_PARAMETERS"),
+            ("Too many images", "TOO_MANY_IMAGES"),
+            ("an image is broken", "INVALID_PARAMETERS"),
+            ("up to 2500 characters", "INVALID_PARAMETERS"),
+            ("DURATION is odd", "INVALID_DURATION"),
+            ("no such resolution", "INVALID_RESOLUTION"),
+            ("no such model", "INVALID_MODEL"),
+        ] {
+            assert_eq!(invalid(text), code, "{text}");
+        }
+    }
+
+    #[test]
+    fn an_entry_of_a_list_is_told_with_its_place() {
+        for (entry, told) in [
+            (r#"{"loc":["body","images",0],"msg":"bad"}"#, "images.0: bad"),
+            (r#"{"loc":["body"],"msg":"bad"}"#, "bad"),
+            (r#"{"msg":"bad"}"#, "bad"),
+            (r#"{"loc":["body","x"]}"#, r#"{"loc":["body","x"]}"#),
+            ("7", "7"),
+        ] {
+            assert_eq!(item(&serde_json::from_str(entry).unwrap()), told);
+        }
+        assert_eq!(text(""), Failure::default());
+        let long = "é".repeat(TEXT_BYTES_MAX);
+        assert_eq!(text(&format!("x{long}")).text.unwrap().len(), TEXT_BYTES_MAX - 1);
     }
 
     #[test]
