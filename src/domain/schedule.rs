@@ -304,6 +304,8 @@ mod tests {
                     assert_eq!(table.of(family, Some(model.name), seconds), model.expected, "{}", model.name);
                 }
                 assert!(table.knows(family, model.name, None) && !table.knows(family, model.name, Some(5)));
+                let with_other = own(&[(family.path, "another", 5, minutes(1, 120))]);
+                assert_eq!(with_other.of(family, Some(model.name), None), model.expected, "{}", model.name);
             }
         }
     }

@@ -166,3 +166,57 @@ impl Shown {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::domain::family::FAMILIES;
+    use crate::domain::outcome::Learned;
+
+    const AT: Time = Time::from_ms(1_795_428_000_000);
+
+    fn shown(state: State) -> Value {
+        let id = GenerationId::from_bytes(&[7; 16]).unwrap();
+        let generation = Generation { state, ..Generation::new(id, &FAMILIES[0], Via::Gateway, AT) };
+        serde_json::to_value(Shown::of(generation, AT, Duration::from_mins(5))).unwrap()
+    }
+
+    #[test]
+    fn a_failure_is_shown_with_what_is_known_about_it() {
+        let timeout = ErrorCode::of("TIMEOUT").unwrap();
+        for (code, text, description, solution, known) in [
+            (Some("TIMEOUT"), None, timeout.description, timeout.solution, true),
+            (Some("NEVER_SEEN"), None, UNKNOWN_DESCRIPTION, UNKNOWN_SOLUTION, false),
+            (None, Some("sorry"), UNKNOWN_DESCRIPTION, UNKNOWN_SOLUTION, false),
+            (None, None, SILENT_DESCRIPTION, SILENT_SOLUTION, false),
+        ] {
+            let error = Failure { code: code.map(str::to_owned), text: text.map(str::to_owned) };
+            let learned = Learned { source: Source::Check, verification: Verification::Status, recovered: true };
+            let shown = shown(State::Failed { at: AT, error, learned });
+            assert_eq!(
+                shown["error"],
+                json!({
+                    "code": code, "category": known.then_some("system"), "text": text, "description": description,
+                    "solution": solution, "retryable": known, "known": known,
+                })
+            );
+            assert_eq!((&shown["source"], &shown["recovered"]), (&json!("check"), &json!(true)));
+            assert_eq!((&shown["verification"], &shown["credits"]), (&json!("status"), &json!("refund_expected")));
+            assert_eq!(shown["refund_expected_by"], json!("2026-11-23T10:05:00Z"));
+        }
+    }
+
+    #[test]
+    fn what_was_refused_at_submission_says_so() {
+        let refused = shown(State::Rejected { at: AT, error: Failure::default() });
+        assert_eq!((&refused["source"], &refused["verification"]), (&json!("gateway"), &Value::Null));
+        let running = shown(State::Pending);
+        assert_eq!(
+            (&running["source"], &running["error"], &running["recovered"]),
+            (&Value::Null, &Value::Null, &json!(false))
+        );
+        assert_eq!(<ShownSource as ToSchema>::name(), "Source");
+    }
+}

@@ -88,8 +88,8 @@ fn bought() -> Vec<Situation> {
     vec![
         one("pending", pending.clone(), MINUTE),
         like("pending", "pending, its first read due", pending, 210),
-        like("pending, its first read due", "pending, overdue", overdue, 331),
-        like("pending, overdue", "pending, stuck", stuck.clone(), 1_051),
+        like("pending, its first read due", "pending, overdue", overdue, 330),
+        like("pending, overdue", "pending, stuck", stuck.clone(), 1_050),
         like("pending, stuck", "pending, stuck for an hour", stuck, 1_050 + HOUR),
         like("pending", "processing", running(State::Processing), MINUTE),
         like("processing", "processing without a link", unlinked, MINUTE),
