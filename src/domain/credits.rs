@@ -60,7 +60,7 @@ mod tests {
 
     #[test]
     fn a_promise_counts_as_kept_when_its_window_has_passed() {
-        let (at, window) = (Time::from_ms(1_000), Duration::from_secs(300));
+        let (at, window) = (Time::from_ms(1_000), Duration::from_mins(5));
         let learned = Learned { source: Source::Check, verification: Verification::Status, recovered: false };
         let id = crate::domain::id::GenerationId::from_bytes(&[7; 16]).unwrap();
         let new = Generation::new(id, &FAMILIES[0], Via::Api, at);

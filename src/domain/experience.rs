@@ -226,7 +226,7 @@ mod tests {
         let known = |source, deliveries, webhook_at| {
             let learned = Learned { source, verification: Verification::Status, recovered: false };
             let state = State::Completed { at, result_url: "u".to_owned(), learned };
-            Generation { state, deliveries, webhook_at, ..running("kling_o3") }
+            Generation { state, webhook_at, deliveries, ..running("kling_o3") }
         };
         let lag = |before: &Generation, webhook_at| {
             lag(before, &Generation { webhook_at, ..before.clone() }).map(|lag| lag.as_secs())

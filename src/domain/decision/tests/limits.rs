@@ -69,7 +69,7 @@ fn the_expected_time_is_looked_up_anew_only_when_what_it_rests_on_is_new() {
     assert_eq!(seconds(&unknown, request(None, None)), 0);
     assert_eq!(seconds(&unknown, request(Some("kling_o3"), None)), 630);
     assert_eq!(seconds(&unknown, request(None, Some(5))), 630);
-    let earlier = Some(T0 - Duration::from_secs(60));
+    let earlier = Some(T0 - Duration::from_mins(1));
     assert_eq!(seconds(&unknown, Details { submitted_at: earlier, ..Details::default() }), 630);
     assert_eq!(seconds(&Generation { expected_by: None, ..sold }, Details::default()), 180);
 }
@@ -90,20 +90,20 @@ fn a_first_read_that_is_hours_away_is_not_taken_for_a_jump_of_the_clock() {
     let hours = Duration::from_hours;
     let patient = Rules { grace: hours(5), ..rules(Confirm::Untrusted) };
     let sold = sold(&patient);
-    assert_eq!(sold.watch.check_at, Some(T0 + hours(5) + Duration::from_secs(180)));
+    assert_eq!(sold.watch.check_at, Some(T0 + hours(5) + Duration::from_mins(3)));
     let pausing = Rules { not_found_recheck: hours(5), ..rules(Confirm::Untrusted) };
     let not_found = pausing.decide(&sold, &Fact::Answer(Answer::NotFound), &Experience::default(), T0).generation;
     assert_eq!(not_found.watch.check_at, Some(T0 + hours(5)));
     let jumped = Generation { watch: Watch { check_at: Some(T0 + hours(99)), ..Watch::default() }, ..sold };
     let next = patient.decide(&jumped, &Fact::TimePassed, &Experience::default(), T0).generation;
-    assert_eq!(next.watch.check_at, Some(T0 + hours(5) + Duration::from_secs(180)), "the longest it can be");
+    assert_eq!(next.watch.check_at, Some(T0 + hours(5) + Duration::from_mins(3)), "the longest it can be");
 }
 
 #[test]
 fn the_first_read_moves_with_what_is_told_before_it_and_not_after() {
     let rules = rules(Confirm::Untrusted);
     let unknown = after(&rules, &submitting(), &[answer_of_sale("p-1")]).generation;
-    assert_eq!(unknown.watch.check_at, Some(T0 + Duration::from_secs(660)));
+    assert_eq!(unknown.watch.check_at, Some(T0 + Duration::from_mins(11)));
     let request = Request { model: Some("kling_o3".to_owned()), duration_seconds: Some(5), prompt: None };
     let details = Fact::Details(Details { request, ..Details::default() });
     let ask_s = |generation: &Generation, now_s: u64| {

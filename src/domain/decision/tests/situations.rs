@@ -27,10 +27,10 @@ fn running(state: State) -> Generation {
     Generation { state, ..next(&sent(), 0, &Fact::Submission(sold)) }
 }
 
-fn asked(watch: Watch) -> Generation {
+fn asked(mut watch: Watch) -> Generation {
     let running = running(State::Processing);
-    let (check_at, turn_at) = (running.watch.check_at, running.watch.turn_at);
-    let watch = Watch { check_at: watch.check_at.or(check_at), turn_at: watch.turn_at.or(turn_at), ..watch };
+    watch.check_at = watch.check_at.or(running.watch.check_at);
+    watch.turn_at = watch.turn_at.or(running.watch.turn_at);
     Generation { watch, ..running }
 }
 

@@ -129,7 +129,7 @@ fn span(span: Duration) -> String {
         (seconds % 60, "s"),
         (ms.into(), "ms"),
     ];
-    parts.iter().filter(|(n, _)| *n > 0).map(|(n, unit)| format!("{n}{unit}")).collect()
+    parts.iter().filter(|(n, _)| *n > 0).map(|(n, unit)| format!("{n}{unit}")).collect::<Vec<_>>().concat()
 }
 
 fn learned(learned: Learned) -> String {
@@ -139,7 +139,7 @@ fn learned(learned: Learned) -> String {
 
 fn said(failure: &Failure) -> String {
     let parts = [failure.code.clone(), failure.text.as_ref().map(|text| format!("\"{text}\""))];
-    parts.into_iter().flatten().map(|part| format!(" {part}")).collect()
+    parts.into_iter().flatten().map(|part| format!(" {part}")).collect::<Vec<_>>().concat()
 }
 
 fn outcome(outcome: &Outcome) -> String {
@@ -175,7 +175,10 @@ fn fields(generation: &Generation, now: Time, told: Option<&Outcome>) -> Vec<(&'
         ("model", request.model.clone().unwrap_or_default()),
         ("seconds", request.duration_seconds.map(|seconds| seconds.to_string()).unwrap_or_default()),
         ("prompt", request.prompt.clone().unwrap_or_default()),
-        ("labels", generation.metadata.iter().map(|(key, value)| format!("{key}={value}")).collect()),
+        (
+            "labels",
+            generation.metadata.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().concat(),
+        ),
         ("bought", some(generation.submitted_at)),
         ("expected", some(generation.expected_by)),
         ("told first", some(generation.webhook_at)),
@@ -204,13 +207,8 @@ fn fields(generation: &Generation, now: Time, told: Option<&Outcome>) -> Vec<(&'
 
 /// What a fact says of the outcome.
 fn told(fact: &Fact) -> Option<&Outcome> {
-    match fact {
-        Fact::Webhook { notice, .. } | Fact::Answer(Answer::Known(notice)) => match &notice.word {
-            Word::Outcome(outcome) => Some(outcome),
-            Word::Pending | Word::Processing | Word::CompletedWithoutResult | Word::Unknown(_) => None,
-        },
-        _ => None,
-    }
+    let (Fact::Webhook { notice, .. } | Fact::Answer(Answer::Known(notice))) = fact else { return None };
+    if let Word::Outcome(outcome) = &notice.word { Some(outcome) } else { None }
 }
 
 /// What is decided, in a line; an empty one when nothing is.
@@ -276,8 +274,8 @@ fn listed(names: &[String]) -> String {
 
 /// One situation: what is decided, each with the facts that it follows from.
 fn told_of(rules: &Rules, situation: &Situation, all: &[Situation]) -> String {
-    let like = situation.like.map(|name| all.iter().find(|other| other.name == name).unwrap());
-    let usual = like.map(|like| decided(rules, like)).unwrap_or_default();
+    let other = situation.like.map(|name| all.iter().find(|other| other.name == name).unwrap());
+    let usual = other.map(|other| decided(rules, other)).unwrap_or_default();
     let mut lines: Vec<(String, Vec<String>)> = Vec::new();
     for (n, (name, line)) in decided(rules, situation).into_iter().enumerate() {
         if line == usual.get(n).map_or("", |(_, line)| line.as_str()) {
@@ -290,9 +288,9 @@ fn told_of(rules: &Rules, situation: &Situation, all: &[Situation]) -> String {
         }
     }
     let lines: Vec<_> = lines.iter().map(|(line, names)| format!("{line} <- {}\n", listed(names))).collect();
-    let like = situation.like.map(|name| format!(", like {name}")).unwrap_or_default();
+    let compared = situation.like.map(|name| format!(", like {name}")).unwrap_or_default();
     let later = span(Duration::from_secs(situation.seconds));
-    format!("\n# {}, {later} after the purchase{like}\n{}", situation.name, lines.concat())
+    format!("\n# {}, {later} after the purchase{compared}\n{}", situation.name, lines.concat())
 }
 
 /// What time alone does, each at its last moment before and its first.
@@ -323,7 +321,8 @@ fn what_is_decided_is_what_the_table_says() {
     let (kept, told) = (lines(KEPT), lines(&told));
     let at = kept.iter().zip(&told).take_while(|(kept, told)| kept == told).count();
     let heading = kept[..at].iter().rfind(|line| line.starts_with('#')).cloned().unwrap_or_default();
-    let shown = |lines: &[String]| lines[at..].iter().take(4).map(|line| format!("\n{line}")).collect::<String>();
+    let shown =
+        |lines: &[String]| lines[at..].iter().take(4).map(|line| format!("\n{line}")).collect::<Vec<_>>().concat();
     assert!(
         kept == told,
         "src/domain/decision/table.txt differs from line {} on, under \"{heading}\". It says:{}\n\nand decided is:{}\n\n\
