@@ -217,10 +217,13 @@ mod tests {
 
     #[test]
     fn what_is_due_for_two_minutes_is_not_fresh() {
-        let (fresh, old) = (due(119), Due { price: Some(Usd::from_micros(900_000)), ..due(120) });
-        for all in [[fresh.clone(), old.clone()], [old, fresh.clone()]] {
-            assert_eq!(Lanes::default().pick(&all, &[], NOW), Some(fresh.id));
-        }
+        let dear = Due { price: Some(Usd::from_micros(900_000)), ..due(500) };
+        let picked = |since_s| {
+            let cheap = due(since_s);
+            let picked = Lanes::default().pick(&[cheap.clone(), dear.clone()], &[], NOW);
+            (picked == Some(cheap.id), picked == Some(dear.id))
+        };
+        assert_eq!([picked(119), picked(120)], [(true, false), (false, true)]);
     }
 
     #[test]

@@ -61,7 +61,8 @@ impl Pace {
         let middle = |times: &mut dyn Iterator<Item = u32>| quantile(times, 50).unwrap_or_default();
         let before = middle(&mut self.times_ms().take(rest));
         let latest = middle(&mut self.times_ms().skip(rest));
-        let changed = rest > 0 && before.abs_diff(latest) > before / CHANGED;
+        // Where there is no rest there is nothing to skip either.
+        let changed = before.abs_diff(latest) > before / CHANGED;
         self.times_ms().skip(if changed { rest } else { 0 })
     }
 

@@ -386,6 +386,8 @@ mod tests {
         let request = Request { model: Some("kling_o3".to_owned()), duration_seconds: Some(5), prompt: None };
         let new = Generation { request, ..Generation::new(id, &FAMILIES[0], Via::Api, Time::from_ms(0)) };
         assert_eq!(usual.expected_range(&new), minutes(2, 3));
+        assert_eq!(usual.overdue_at(&new), Time::from_ms(330_000));
+        assert_eq!(usual.first_check_at(&new, &Experience::default()), Time::from_ms(210_000));
         let by = |minutes: i64| Generation { expected_by: Some(Time::from_ms(minutes * 60_000)), ..new.clone() };
         assert_eq!(usual.expected_range(&by(4)), minutes(2, 4));
         assert_eq!(usual.expected_range(&by(1)), minutes(1, 1));
