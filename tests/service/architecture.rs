@@ -86,7 +86,9 @@ fn who_may_use_whom() {
 
 #[test]
 fn the_domain_is_pure() {
-    for (name, text) in sources().into_iter().filter(|(name, _)| name.starts_with("domain/")) {
+    // Its tests may rewrite what they compare with.
+    let pure = |name: &str| name.starts_with("domain/") && !name.contains("/tests/");
+    for (name, text) in sources().into_iter().filter(|(name, _)| pure(name)) {
         for word in
             [".await", "async ", "tokio::", "reqwest::", "std::time::SystemTime", "std::time::Instant", "std::fs"]
         {

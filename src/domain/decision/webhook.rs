@@ -20,7 +20,10 @@ impl Draft<'_> {
             Word::Unknown(_) if planted::is(planted::Fault::UnknownIsFailed) => {
                 self.told(reference, &Outcome::Failed(crate::domain::outcome::Failure::default()))
             }
-            Word::Unknown(_) => Disposition::UnknownStatus,
+            Word::Unknown(_) => {
+                self.doubt_refusal();
+                Disposition::UnknownStatus
+            }
             Word::CompletedWithoutResult => self.completed_without_result(),
             Word::Outcome(outcome) => self.told(reference, outcome),
         });
@@ -47,7 +50,19 @@ impl Draft<'_> {
         }
     }
 
+    /// Whoever is told of a generation has sold it, whatever was answered to the purchase.
+    fn doubt_refusal(&mut self) -> bool {
+        let refused = matches!(self.next.state, State::Rejected { .. });
+        if refused {
+            self.contradiction(None);
+        }
+        refused
+    }
+
     fn running(&mut self, phase: State) -> Disposition {
+        if self.doubt_refusal() {
+            return Disposition::Conflict;
+        }
         let known = self.next.state == phase && self.next.deliveries > 1;
         self.advance(phase);
         if known { Disposition::Duplicate } else { Disposition::Accepted }
@@ -105,10 +120,7 @@ impl Draft<'_> {
             if !claim.agrees(outcome) {
                 return self.contradiction(None);
             }
-            if let (Outcome::Failed(claimed), Outcome::Failed(failure)) = (claim, outcome) {
-                claimed.fill_from(failure);
-            }
-            return Disposition::Duplicate;
+            return if fill_claim(claim, outcome) { Disposition::Accepted } else { Disposition::Duplicate };
         }
         self.next.webhook_at.get_or_insert(self.now);
         // It was said to be completed before, only without a result: that is asked about, not believed.
@@ -137,7 +149,15 @@ impl Draft<'_> {
             return Disposition::Accepted;
         }
         if let Some(told) = told {
-            self.next.claim = Some(told.clone());
+            let waits = self.next.attention == Some(Attention::Conflict);
+            match &mut self.next.claim {
+                Some(claim) if waits && claim.agrees(told) => {
+                    if !fill_claim(claim, told) {
+                        return Disposition::Duplicate;
+                    }
+                }
+                claim => *claim = Some(told.clone()),
+            }
         }
         self.raise(Attention::Conflict);
         self.check_now();
@@ -154,5 +174,13 @@ impl Draft<'_> {
             self.events.push(EventKind::Updated);
         }
         filled
+    }
+}
+
+/// Takes over the reason of a failure that was told before without one; tells whether it did.
+fn fill_claim(claim: &mut Outcome, told: &Outcome) -> bool {
+    match (claim, told) {
+        (Outcome::Failed(claimed), Outcome::Failed(failure)) => claimed.fill_from(failure),
+        _ => false,
     }
 }

@@ -126,3 +126,33 @@ fn the_first_read_moves_with_what_is_told_before_it_and_not_after() {
     let lost = State::Lost { at: T0 };
     assert_eq!(ask_s(&Generation { state: lost, ..unknown }, 1), Some(660), "only of a running one");
 }
+
+#[test]
+fn whoever_is_told_of_a_refused_purchase_has_a_conflict() {
+    let rules = rules(Confirm::Untrusted);
+    let refused = Fact::Submission(Submission::Refused(Failure { code: None, text: None }));
+    let refused = after(&rules, &submitting(), &[refused]).generation;
+    assert_eq!(refused.state.status(), Status::Rejected);
+    for word in [Word::Pending, Word::Processing, Word::Unknown("queued".to_owned()), Word::CompletedWithoutResult] {
+        let told = after(&rules, &refused, &[webhook(&refused, "p-1", word)]).generation;
+        let seen = (told.state.status(), told.attention, told.watch.check_at);
+        assert_eq!(seen, (Status::Rejected, Some(Attention::Conflict), Some(T0)));
+    }
+}
+
+#[test]
+fn the_same_contradiction_again_is_a_duplicate_and_what_it_adds_is_kept() {
+    let rules = rules(Confirm::Untrusted);
+    let generation = new();
+    let tell = |code| webhook(&generation, "p-1", Word::Outcome(failed(code)));
+    let facts = [webhook(&generation, "p-1", Word::Outcome(completed("u"))), tell(Some("TIMEOUT"))];
+    let conflict = after(&rules, &generation, &facts).generation;
+    let asked = Generation { watch: Watch { check_at: None, ..conflict.watch }, ..conflict };
+    for code in [Some("TIMEOUT"), None] {
+        let again = after(&rules, &asked, &[tell(code)]);
+        assert_eq!(again.disposition, Some(Disposition::Duplicate));
+        assert_eq!((again.generation.watch.check_at, again.generation.claim), (None, Some(failed(Some("TIMEOUT")))));
+    }
+    let other = after(&rules, &asked, &[tell(Some("TASK_FAILED"))]);
+    assert_eq!((other.disposition, other.generation.watch.check_at), (Some(Disposition::Conflict), Some(T0)));
+}
