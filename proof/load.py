@@ -118,6 +118,9 @@ class Mixed:
             lambda: call("GET", "/v1/events?limit=20")[0],
             lambda: call("GET", "/v1/credits")[0],
             lambda: call("GET", "/v1/generations/warm")[0],
+            lambda: call("GET", "/v1/stats")[0],
+            lambda: call("GET", "/v1/models")[0],
+            lambda: call("GET", "/v1/deliveries?limit=20")[0],
             lambda: call("GET", "/livez")[0],
             lambda: call("GET", "/metrics")[0],
         ]
