@@ -300,14 +300,18 @@ def crash_points(bench, times):
     return f"{sum(died)} killed at {len(chosen)} points of {', '.join(kinds)}: 0 acknowledged lost, 0 half states, 0 bought twice"
 
 
-@proves("G7", small=24, full=300, faults=["FailureAcknowledged", "FailedSyncIgnored"])
+@proves("G7", small=48, full=300, faults=["FailureAcknowledged", "FailedSyncIgnored"])
 def disk_faults(bench, times):
     """EIO and ENOSPC at each of its calls: no 200 for what is not kept, a failed sync ends it with a message, the next start is clean."""
     sandbox = bench.sandbox()
     template = prepared(bench)
     found = points(bench, template, sandbox, "pwrite64,fsync,fdatasync,ftruncate,openat", disk_only("probe", bench))
     found = [(name, n, error) for name, n in found for error in ("EIO", "ENOSPC")]
-    chosen = spread(bench.chance, found, times)
+    # A quarter where a sync fails, which must end it, and half where there is no space to write, which must be told: among all calls few are.
+    failed_syncs = [point for point in found if point[0] in ("fsync", "fdatasync") and point[2] == "EIO"]
+    no_space = [point for point in found if point[0] == "pwrite64" and point[2] == "ENOSPC"]
+    first = [one for kind, share in ((failed_syncs, 4), (no_space, 2)) for one in bench.chance.sample(kind, min(len(kind), times // share))]
+    chosen = list(dict.fromkeys(first + spread(bench.chance, found, times)))[:times]
 
     def one(numbered):
         number, (name, n, error) = numbered
