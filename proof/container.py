@@ -195,9 +195,9 @@ def buy(container, prompt, recover=False):
     return answer["generation_id"]
 
 
-def linked():
-    """Every crate that is linked into the service, by cargo's own word: name and version."""
-    command = ["cargo", "tree", "--locked", "--offline", "--edges", "normal", "--target", "all", "--prefix", "none", "--no-default-features", "--format", "{p}"]
+def linked(*target):
+    """Every crate that is linked into the service, by cargo's own word: name and version. `target`: on another platform than this, or `all`."""
+    command = ["cargo", "tree", "--locked", "--offline", "--edges", "normal", *(f"--target={one}" for one in target), "--prefix", "none", "--no-default-features", "--format", "{p}"]
     lines = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout.splitlines()
     return {tuple(line.split()[:2]) for line in lines if line and not line.startswith("recoup ")}
 
@@ -215,7 +215,7 @@ def supply_chain(bench, _):
         require('unsafe_code = "forbid"' in file.read(), "Cargo.toml does not forbid unsafe code")
     with open(os.path.join(ROOT, "Cargo.lock")) as file:
         locked = {(one[1], "v" + one[2]): one[0] for one in re.findall(r'(name = "([^"]+)"\nversion = "([^"]+)"\n(?:.+\n)*)', file.read())}
-    crates = linked()
+    crates = linked("all")
     for crate in crates:
         require("checksum = " in locked.get(crate, ""), f"{crate} has no checksum in Cargo.lock")
     rules = os.path.join(ROOT, ".ci", "dependencies")
