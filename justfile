@@ -12,9 +12,9 @@ test *arguments:
 long:
     RECOUP_KILLS=1000 RECOUP_PURCHASES=10000 cargo test --locked --test service -- --nocapture random
 
-# a proof by fifty thousand simulated histories, and the table of docs/PERFORMANCE.md
+# a proof by eighty thousand simulated histories, and the table of docs/PERFORMANCE.md
 simulate:
-    cargo run --release --locked --bin sim -- seeds 50000
+    cargo run --release --locked --bin sim -- seeds 80000
     cargo run --release --locked --bin sim -- table
 
 # watch lost videos come back

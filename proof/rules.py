@@ -13,7 +13,7 @@ def last_line(text):
     return next((line for line in reversed(text.splitlines()) if line.strip()), "nothing was said")
 
 
-@proves("G8", small=400, full=50_000, faults=RULES)
+@proves("G8", small=400, full=80_000, faults=RULES)
 def histories(bench, seeds):
     """In no simulated history, with webhooks lost, late, repeated, contradicting and forged, crashes and refusals, is an invariant broken."""
     sim = os.path.join(os.path.dirname(bench.binary), "sim")
@@ -22,9 +22,9 @@ def histories(bench, seeds):
     ran = subprocess.run([sim, "seeds", str(seeds)], env=os.environ | bench.planting(), capture_output=True, text=True)
     said = last_line(ran.stdout)
     require(ran.returncode == 0, said)
-    found = re.match(r"(\d+) histories from seed 0: (\d+) steps, (\d+) reads", said)
+    found = re.match(r"(\d+) histories from seed 0: (\d+) events, (\d+) reads", said)
     require(found and int(found[1]) == seeds, f"not all were run: {said}")
-    return f"{seeds:,} histories, {int(found[2]):,} steps, {int(found[3]):,} reads: no invariant broken; {-(-seeds // 50):,} run twice, the same to the hash"
+    return f"{seeds:,} histories, {int(found[2]):,} events, {int(found[3]):,} reads: no invariant broken; {-(-seeds // 50):,} run twice, the same to the hash"
 
 
 @proves("G11", small=None, full=460, faults=["PanicTellsAll"])
@@ -40,7 +40,7 @@ def generated_requests(bench, each):
     return f"{cases[1]} requests, {each} examples for each operation: all answers documented, no 5xx"
 
 
-@proves("G8b", small=None, full=200)
+@proves("G8b", small=None, full=150)
 def mutants(bench, sample):
     """At least 90 % of the mutants of src/domain are caught by its own tests."""
     if not shutil.which("cargo-mutants"):

@@ -29,10 +29,10 @@ impl Default for Settings {
 /// What came of a history.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct History {
-    /// SHA-256 over every step and every change it made.
+    /// SHA-256 over every event and every change it made.
     pub hash: String,
-    /// Steps it took.
-    pub steps: u64,
+    /// What happened in it: what the queue brought, turns of the sweeper, and reads that were begun.
+    pub events: u64,
     /// Reads it took.
     pub reads: u64,
     /// Purchases that the provider made.
@@ -131,6 +131,6 @@ impl Sim<'_> {
             Checker::conclude(sold, own, self.jumped_at.is_some()).map_err(|fault| self.broken(fault))?;
         }
         let reads = self.world.inner().reads_total;
-        Ok(History { hash: hex::encode(self.hash.finalize()), steps: self.steps, reads, sold: sold.len() })
+        Ok(History { hash: hex::encode(self.hash.finalize()), events: self.events, reads, sold: sold.len() })
     }
 }

@@ -113,7 +113,8 @@ pub(super) struct Sim<'m> {
     pub(super) disturbed_at: Duration,
     /// What each order came to: sold and told so, by its key.
     pub(super) orders: HashMap<String, bool>,
-    pub(super) steps: u64,
+    /// What happened so far: what the queue brought, turns of the sweeper, and reads that were begun.
+    pub(super) events: u64,
     pub(super) doing: String,
     pub(super) hash: Sha256,
 }
@@ -148,7 +149,7 @@ impl<'m> Sim<'m> {
             started_at: Duration::ZERO,
             disturbed_at: Duration::ZERO,
             orders: HashMap::new(),
-            steps: 0,
+            events: 0,
             doing: String::new(),
             hash: Sha256::new(),
         })
@@ -167,15 +168,17 @@ impl<'m> Sim<'m> {
         if at > self.ends_at || (matches!(event, Event::Sweep) && at != self.wakes_at) {
             return Ok(());
         }
-        self.steps += 1;
+        self.events += 1;
         self.clock.move_to(at);
         self.doing = format!("{event:?} at {at:?}");
         self.hash.update(&self.doing);
+        let woken = matches!(event, Event::Sweep);
         let step = if matches!(event, Event::Webhook { .. } | Event::Answer { .. }) { Step::Word } else { Step::Time };
         self.act(at, event).await?;
         self.look(step).await?;
         // What fell due is looked at as the sweeper would: at once.
         if self.wakes_at <= at {
+            self.events += u64::from(!woken);
             self.sweep(at).await?;
             self.look(Step::Time).await?;
         }
@@ -277,6 +280,7 @@ impl<'m> Sim<'m> {
     }
 
     pub(super) fn begin(&mut self, at: Duration, permit: Permit) -> Result<(), SimError> {
+        self.events += 1;
         self.world.read_begins();
         let id = permit.generation();
         let twice = self.asked.contains(&id);
@@ -350,7 +354,7 @@ impl<'m> Sim<'m> {
 
     async fn look_at(&mut self, id: GenerationId, step: Step) -> Result<(), SimError> {
         let Some(service) = &self.service else { return Ok(()) };
-        let (Some(generation), audit) = (service.store.generation(id).await?, service.store.audit(id).await?) else {
+        let Some((generation, audit)) = service.store.audit(id).await? else {
             return self.hold(false, "what is on record stays", || id.to_string());
         };
         self.hash.update(format!("{generation:?} {audit:?}"));
@@ -370,7 +374,7 @@ impl<'m> Sim<'m> {
     }
 
     pub(super) fn broken(&self, (rule, how): Fault) -> SimError {
-        let broken = Broken { seed: self.seed, step: self.steps, doing: self.doing.clone(), rule, how };
+        let broken = Broken { seed: self.seed, event: self.events, doing: self.doing.clone(), rule, how };
         SimError::Broken(Box::new(broken))
     }
 }

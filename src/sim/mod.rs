@@ -23,14 +23,14 @@ use crate::store::StoreError;
 /// An invariant that does not hold.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error(
-    "seed {seed}, step {step} ({doing}): {rule}: {how}\nreplay with: cargo run --release --bin sim -- replay {seed}"
+    "seed {seed}, event {event} ({doing}): {rule}: {how}\nreplay with: cargo run --release --bin sim -- replay {seed}"
 )]
 pub struct Broken {
     /// The history's seed.
     pub seed: u64,
-    /// Which step of it.
-    pub step: u64,
-    /// What the step was.
+    /// Which event of it.
+    pub event: u64,
+    /// What the event was.
     pub doing: String,
     /// The invariant.
     pub rule: &'static str,

@@ -69,7 +69,11 @@ impl Store {
                 sqlx::query(sqlx::AssertSqlSafe(sql)).bind(now.as_ms()).bind(limit).fetch_all(&self.readers).await?;
             rows.iter().map(due).collect::<Result<Vec<_>, StoreError>>()
         };
-        Ok((read("DESC").await?, read("ASC").await?))
+        let fresh = read("DESC").await?;
+        // Mostly these are all of them.
+        let all = u32::try_from(fresh.len()).is_ok_and(|count| count < limit);
+        let backlog = if all { fresh.iter().rev().cloned().collect() } else { read("ASC").await? };
+        Ok((fresh, backlog))
     }
 
     /// Ends the reads that the process before this one left unanswered, and makes their generations due again. Only for the

@@ -46,8 +46,11 @@ impl Memory {
 
     /// Opens it, as a process that starts does.
     pub fn open(&self) -> (Store, Writer) {
-        let readers =
-            SqlitePoolOptions::new().max_connections(1).idle_timeout(None).connect_lazy_with(self.options.clone());
+        let readers = SqlitePoolOptions::new()
+            .max_connections(1)
+            .idle_timeout(None)
+            .test_before_acquire(false)
+            .connect_lazy_with(self.options.clone());
         let (changes, waiters) = (broadcast::Sender::new(CHANGES_KEPT), Waiters::default());
         let listeners = Listeners { changes: changes.clone(), waiters: waiters.clone() };
         let source = Source::Memory(self.uri.clone());

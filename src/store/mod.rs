@@ -227,6 +227,8 @@ impl Store {
         let readers = SqlitePoolOptions::new()
             .max_connections(READERS)
             .acquire_timeout(BUSY_TIMEOUT)
+            // Nothing goes away on a file; asking first would double what a short read costs.
+            .test_before_acquire(false)
             .connect_lazy_with(options.create_if_missing(false).pragma("query_only", "ON"));
         let changes = broadcast::Sender::new(CHANGES_KEPT);
         let waiters = Waiters::default();

@@ -41,6 +41,7 @@ fn named(sql: String) -> String {
         ("SELECT {}", "SELECT 1"),
         ("SELECT {JOINED} FROM", "SELECT 1 FROM"),
         ("{COLUMNS}", "*"),
+        ("{JOINED}", "g.*"),
         ("{REPLY}", "*"),
         ("{STATE}", "''"),
         ("{GROUPED}", "model"),
