@@ -220,9 +220,9 @@ class Unreadable:
         return [row["id"] for row in page["data"]]
 
 
-@proves("contract 3", small=300, full=3_000, faults=["HashRemoved", "OpenMoneyRemoved"])
+@proves("contract 3", small=300, full=3_000, faults=["HashRemoved", "OpenMoneyRemoved", "RemovedForgotten"])
 def retention_keeps(bench, amount):
-    """Retention removes what is settled; money that is open and the hashes that guard against repeats stay."""
+    """Retention removes what is settled; money that is open and what guards against repeats stay."""
     service, opened = bench.serve(**QUIET), set()
     path = service.standing_path(bench)
     flood = Flood(service.port, path, 16, "r").run(most=amount)
@@ -244,9 +244,13 @@ def retention_keeps(bench, amount):
     again = Unreadable(service, service.standing_path(bench), 30)
     again.send()
     require(sorted(again.kept()) == sorted(unreadable), "a webhook that was known is taken for a new one")
+    before, told = known(service), service.call("GET", "/v1/events?limit=1")[1]["data"]
+    repeats = Flood(service.port, service.standing_path(bench), 16, "r").run(most=amount)
+    require(repeats.acknowledged == flood.acknowledged, f"not every repeat is answered: {repeats.broken}")
+    require(known(service) == before and service.call("GET", "/v1/events?limit=1")[1]["data"] == told, "a webhook of a removed generation is taken for a new one")
     require(service.terminate() == 0, "does not stop")
     whole(bench.folder)
-    return f"{amount:,} settled generations removed; {len(opened)} with open money and 30 hashes of removed bodies stay, and know a repeat"
+    return f"{amount:,} settled generations removed, their webhooks sent again: nothing new; {len(opened)} with open money and 30 hashes of removed bodies stay"
 
 
 @proves("contract 3", small=None, full=60_000, faults=["RemovedAtOnce"])

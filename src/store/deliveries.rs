@@ -228,7 +228,12 @@ const GENERATION: &str = "LEFT JOIN generations g ON g.id = d.generation";
 
 impl Tx<'_> {
     fn record_webhook(&mut self, rules: &Rules, arrival: &Arrival, now: Time) -> Result<Recorded, StoreError> {
-        let (subject, fact) = self.subject(rules, arrival, now)?;
+        let Some((subject, fact)) = self.subject(rules, arrival, now)? else {
+            // Settled and told long ago: whatever it says now is a repeat.
+            let disposition = if arrival.notice.is_ok() { Disposition::Duplicate } else { Disposition::Unreadable };
+            self.sums.tallies.webhook(arrival.family, disposition, None, now);
+            return Ok(Recorded { delivery: None, generation: None, disposition, lag: None });
+        };
         let generation = subject.id();
         if arrival.notice.is_err() {
             // Kept once per identical body, and asked about once.
@@ -266,41 +271,38 @@ impl Tx<'_> {
         Ok(Recorded { delivery, generation, disposition, lag })
     }
 
-    /// What a webhook is about, and what it means for it. A generation nobody has told us of is taken on.
-    fn subject(&mut self, rules: &Rules, arrival: &Arrival, now: Time) -> Result<(Subject, Fact), StoreError> {
+    /// What a webhook is about, and what it means for it; `None` when retention has removed that. A generation nobody has told us of is
+    /// taken on.
+    fn subject(&mut self, rules: &Rules, arrival: &Arrival, now: Time) -> Result<Option<(Subject, Fact)>, StoreError> {
         let (reference, family) = (arrival.reference, arrival.family);
-        let Ok(notice) = &arrival.notice else {
-            let subject = match reference {
-                Reference::Standing => Subject::Nothing,
-                Reference::Generation(id) => self
-                    .by_id(id)?
-                    .map_or_else(|| Subject::New(self.first_heard_of(rules, id, family, now)), Subject::Known),
-            };
-            return Ok((subject, Fact::UnreadableWebhook));
-        };
-        let fact = Fact::Webhook { reference, notice: notice.clone() };
-        let by_provider_id = self.by_provider_id(family, &notice.provider_id)?;
-        let known = match reference {
-            Reference::Standing => by_provider_id,
+        let named = match reference {
+            Reference::Standing => None,
             Reference::Generation(id) => {
-                // An authentic token without a row: we minted it, and have lost the row since (an older backup).
                 let stored = self.by_id(id)?;
-                if let Some(other) = by_provider_id.filter(|other| other.generation.id != id) {
-                    // The id belongs to another generation: neither is overwritten, and the provider is asked.
-                    self.decide(rules, &other, &Fact::Doubted, now)?;
-                    let subject = stored
-                        .map_or_else(|| Subject::New(self.first_heard_of(rules, id, family, now)), Subject::Known);
-                    return Ok((subject, Fact::ForeignWebhook));
+                if stored.is_none() && self.is_removed(id)? {
+                    return Ok(None);
                 }
-                stored
+                // An authentic token without a row: we minted it, and have lost the row since (an older backup).
+                let new = || Subject::New(self.first_heard_of(rules, id, family, now));
+                Some(stored.map_or_else(new, Subject::Known))
             }
         };
-        let id = match reference {
-            Reference::Standing => GenerationId::fresh(now),
-            Reference::Generation(id) => id,
+        let Ok(notice) = &arrival.notice else {
+            return Ok(Some((named.unwrap_or(Subject::Nothing), Fact::UnreadableWebhook)));
         };
-        let subject = known.map_or_else(|| Subject::New(self.first_heard_of(rules, id, family, now)), Subject::Known);
-        Ok((subject, fact))
+        let by_provider_id = self.by_provider_id(family, &notice.provider_id)?;
+        let subject = match (named, by_provider_id) {
+            (Some(named), Some(other)) if named.id() != Some(other.generation.id) => {
+                // The id belongs to another generation: neither is overwritten, and the provider is asked.
+                self.decide(rules, &other, &Fact::Doubted, now)?;
+                return Ok(Some((named, Fact::ForeignWebhook)));
+            }
+            (Some(named), _) => named,
+            (None, Some(stored)) => Subject::Known(stored),
+            (None, None) if self.is_removed_of(family, &notice.provider_id)? => return Ok(None),
+            (None, None) => Subject::New(self.first_heard_of(rules, GenerationId::fresh(now), family, now)),
+        };
+        Ok(Some((subject, Fact::Webhook { reference, notice: notice.clone() })))
     }
 
     /// A generation that is first heard of in a webhook; not stored yet.

@@ -6,7 +6,7 @@
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use rusqlite::params;
+use rusqlite::{Params, params};
 
 use super::StoreError;
 use super::rows::{self, COLUMNS, MARKS, PROGRESS, PROGRESS_MARKS, Stored};
@@ -45,6 +45,22 @@ impl Tx<'_> {
         provider_id: &ProviderId,
     ) -> Result<Option<Stored>, StoreError> {
         self.first(&BY_PROVIDER_ID, params![rows::compact(provider_id), family.code()], |row| rows::read(row))
+    }
+
+    /// Whether retention has removed the generation of our id.
+    pub(super) fn is_removed(&self, id: GenerationId) -> Result<bool, StoreError> {
+        self.is_remembered("SELECT 1 FROM removed WHERE uid = ?1", params![id.as_bytes().as_slice()])
+    }
+
+    /// Whether retention has removed a generation of the provider's id in that family.
+    pub(super) fn is_removed_of(&self, family: &Family, provider_id: &ProviderId) -> Result<bool, StoreError> {
+        let sql = "SELECT 1 FROM removed WHERE provider_id = ?1 AND family = ?2";
+        self.is_remembered(sql, params![rows::compact(provider_id), family.code()])
+    }
+
+    fn is_remembered(&self, sql: &str, values: impl Params) -> Result<bool, StoreError> {
+        let found = self.first(sql, values, |_| Ok(()))?.is_some();
+        Ok(found && !planted::is(planted::Fault::RemovedForgotten))
     }
 
     /// Decides what follows from `fact` and stores it.

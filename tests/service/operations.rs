@@ -7,7 +7,7 @@ use recoup::config::Span;
 use recoup::store::{self, OpenError, Store};
 use serde_json::json;
 
-use crate::support::{ANY_PORT, World, completed, text};
+use crate::support::{ANY_PORT, World, completed, failed, text};
 
 #[tokio::test]
 async fn live_and_ready_say_what_they_mean() {
@@ -133,6 +133,33 @@ async fn generations_with_open_money_are_never_removed() {
         world.advance(Duration::from_hours(1)).await;
     }
     assert_eq!(world.generation(&open.id).await["status"], "lost");
+}
+
+#[tokio::test]
+async fn what_retention_removed_is_not_new_when_its_webhook_comes_again() {
+    let world = World::with(|config| config.retention.generations = Span(Duration::from_hours(1))).await;
+    let (id, url) = world.prepare().await;
+    world.webhook(&url, completed("p-1", "https://x/v")).await.expect(200);
+    let path = format!("/v1/generations/{id}");
+    while world.get(&path).await.status == 200 {
+        world.advance(Duration::from_hours(1)).await;
+    }
+    let standing = world.standing_url();
+    for url in [&url, &standing] {
+        world.webhook(url, completed("p-1", "https://x/v")).await.expect(200);
+        world.webhook(url, failed("p-1", "TIMEOUT")).await.expect(200);
+    }
+    world.webhook(&url, completed("p-2", "https://x/v")).await.expect(200);
+    world.webhook(&url, "cut off in the mid").await.problem(422, "UNREADABLE_WEBHOOK");
+    for list in ["generations", "deliveries", "events"] {
+        assert_eq!(world.get(&format!("/v1/{list}")).await.expect(200)["data"], json!([]), "{list}");
+    }
+    // Others are taken on as ever, and who registers the removed one anew means it.
+    world.webhook(&standing, completed("p-3", "https://x/v")).await.expect(200);
+    world.post("/v1/generations", &json!({"family": "kling/o3-video", "generation_id": "p-1"})).await.expect(201);
+    world.webhook(&standing, completed("p-1", "https://x/v")).await.expect(200);
+    assert_eq!(world.get("/v1/generations").await.expect(200)["data"].as_array().unwrap().len(), 2);
+    assert_eq!(world.get("/v1/deliveries").await.expect(200)["data"].as_array().unwrap().len(), 2);
 }
 
 #[tokio::test]
