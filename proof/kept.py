@@ -1,5 +1,5 @@
 """What the service has kept: a copy made by `recoup backup` while it runs, and questions to that copy."""
-import hashlib, os, sqlite3, subprocess, uuid
+import hashlib, os, sqlite3, subprocess, time, uuid
 
 from common import SECRET, require
 
@@ -18,9 +18,12 @@ def copy(bench, service, name):
     return database
 
 
-def contents(database):
-    """Of every table its number of rows, and a hash over all of them."""
-    found = {}
+def contents(bench, service, name):
+    """Of every table of such a copy its number of rows, and a hash over all of them."""
+    # What webhooks taught is written down with the first write that comes 10 ms later; readiness makes one.
+    time.sleep(0.02)
+    require(service.call("GET", "/readyz")[0] == 200, "it is not ready")
+    database, found = copy(bench, service, name), {}
     names = [name.decode() for (name,) in database.execute("SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%'")]
     for name in sorted(set(names) - NOT_CONTENT):
         rows = sorted(repr(row) for row in database.execute(f'SELECT * FROM "{name}"'))

@@ -18,7 +18,7 @@ use crate::flow::gateway::Gateway;
 use crate::flow::intake::Intake;
 use crate::flow::reconcile::{Asks, Reconciler};
 use crate::http::server::{self, Limits};
-use crate::http::{self, Api, ApiKeys, AppState, Counter, Crowds, Everything, Gate, Parts, Probe};
+use crate::http::{self, Api, ApiKeys, AppState, Counter, Crowds, Everything, Gate, Parts, Places, Probe};
 use crate::provider::budget::Budget;
 use crate::provider::{ClientError, Provider, ProviderClient};
 use crate::sink::Sink;
@@ -190,7 +190,7 @@ impl App {
 fn listen(tasks: &Tasks, config: &Config, listeners: Listeners, state: &AppState, stop: &CancellationToken) {
     let connections = usize::try_from(config.server.max_connections).unwrap_or(usize::MAX);
     let limits = Limits {
-        connections_max: server::connections_within(connections, 1 + usize::from(listeners.admin.is_some())),
+        places: Places::within(connections, 1 + usize::from(listeners.admin.is_some())),
         shutdown_timeout: config.server.shutdown_timeout.0,
     };
     let public = match listeners.admin {

@@ -139,6 +139,8 @@ faults! {
     RemovedAtOnce,
     /// With a raw body goes the hash by which a repeat is known.
     HashRemoved,
+    /// As many connections are taken as are wanted, however few open files the process may have.
+    PlacesUnbounded,
     /// What retention has removed is taken for new when its webhook comes again.
     RemovedForgotten,
     /// Generations are removed whose money is open.

@@ -21,6 +21,7 @@ mod lingering;
 mod log;
 mod page;
 mod parameter;
+mod places;
 mod probe;
 mod problem;
 mod registration;
@@ -46,6 +47,7 @@ use utoipa_axum::router::OpenApiRouter;
 pub use auth::ApiKeys;
 pub use crowd::Crowds;
 pub use gateway::Counter;
+pub use places::Places;
 pub use probe::{PROBE, Probe};
 pub use webhook::Gate;
 

@@ -17,6 +17,7 @@ use futures_util::task::AtomicWaker;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::places::Places;
 use crate::planted;
 use crate::telemetry::meters;
 
@@ -30,8 +31,6 @@ const ASKING_TICKS: u64 = 10;
 const RESTING_TICKS: u64 = 3;
 /// How long a newcomer waits when nobody can be sent away.
 const SEAT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Newcomers that wait at the same time; each holds a descriptor.
-pub(super) const WAITING_MAX: usize = 256;
 
 /// What a connection is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,6 +60,7 @@ pub(super) struct Seats(Arc<Room>);
 
 #[derive(Debug)]
 struct Room {
+    places: Places,
     free: Arc<Semaphore>,
     waiting: Semaphore,
     taken: Mutex<BTreeMap<u64, Arc<Seat>>>,
@@ -99,10 +99,11 @@ impl Drop for Taken {
 
 impl Seats {
     /// So many.
-    pub(super) fn new(seats_max: usize) -> Self {
+    pub(super) fn new(places: Places) -> Self {
         Self(Arc::new(Room {
-            free: Arc::new(Semaphore::new(seats_max)),
-            waiting: Semaphore::new(WAITING_MAX),
+            places,
+            free: Arc::new(Semaphore::new(places.seats)),
+            waiting: Semaphore::new(places.waiting),
             taken: Mutex::default(),
             newest: AtomicU64::new(0),
             ticks: Arc::default(),
@@ -141,7 +142,7 @@ impl Seats {
             seat.send_away("slow");
         }
         let leaving = self.taken().values().filter(|seat| seat.sent_away.load(Ordering::Relaxed)).count();
-        let waiting = WAITING_MAX.saturating_sub(self.0.waiting.available_permits());
+        let waiting = self.0.places.waiting.saturating_sub(self.0.waiting.available_permits());
         for _ in leaving..waiting {
             self.make_room();
         }
@@ -313,7 +314,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_head_that_does_not_come_is_not_waited_for() {
-        let seats = Seats::new(4);
+        let seats = Seats::new(Places { seats: 4, waiting: 256 });
         let (silent, asking) = (take(&seats).unwrap(), take(&seats).unwrap());
         asking.seat.asks();
         for _ in 0..=HEAD_TICKS {
@@ -331,7 +332,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_asks_again_and_again_is_not_sent_away_in_between() {
-        let seats = Seats::new(1);
+        let seats = Seats::new(Places { seats: 1, waiting: 256 });
         let busy = take(&seats).unwrap();
         busy.seat.asks();
         busy.seat.turns(Phase::Asking, Phase::Rest);
@@ -345,7 +346,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_newcomer_gets_the_seat_of_the_one_that_dawdles_most() {
-        let seats = Seats::new(3);
+        let seats = Seats::new(Places { seats: 3, waiting: 256 });
         let [idle, silent, known] = [take(&seats).unwrap(), take(&seats).unwrap(), take(&seats).unwrap()];
         idle.seat.asks();
         idle.seat.turns(Phase::Asking, Phase::Rest);

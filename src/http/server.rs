@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tower::Service;
 
 use super::lingering::{Lingering, Unread};
+use super::places::Places;
 use super::seats::{self, Seated, Seats, Taken};
 use crate::planted;
 
@@ -30,14 +31,11 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 const HEADER_BYTES_MAX: usize = 16 * 1_024;
 /// Most headers of a request (reliability.md 5.1).
 const HEADERS_MAX: usize = 64;
-/// Descriptors that are not for clients: the database, the provider, the user's endpoints.
-const DESCRIPTORS_KEPT: usize = 256;
-
 /// Limits of one listener.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Connections at the same time.
-    pub connections_max: usize,
+    /// For connections.
+    pub places: Places,
     /// How long requests under way may take once told to stop.
     pub shutdown_timeout: Duration,
 }
@@ -53,7 +51,7 @@ pub async fn serve(
     stop: CancellationToken,
 ) -> io::Result<()> {
     let handle = Handle::<SocketAddr>::new();
-    let seats = Seats::new(limits.connections_max);
+    let seats = Seats::new(limits.places);
     let door = Door { seats: seats.clone(), stop: stop.clone() };
     let (headers_max, header_bytes_max) =
         if planted::is(planted::Fault::HeadsUnbounded) { (4_096, 8 << 20) } else { (HEADERS_MAX, HEADER_BYTES_MAX) };
@@ -85,26 +83,6 @@ pub async fn serve(
             }
         }
     }
-}
-
-/// As many connections as wanted, or fewer where the system gives the process too few descriptors for them.
-pub fn connections_within(wanted: usize, listeners: usize) -> usize {
-    let Some(descriptors) = descriptors_max() else { return wanted };
-    let possible = (descriptors.saturating_sub(DESCRIPTORS_KEPT) / listeners.max(1)).saturating_sub(seats::WAITING_MAX);
-    if possible < wanted {
-        tracing::warn!(
-            descriptors,
-            "server.max_connections is {wanted}, but with so few open files only {possible} are possible: raise the limit \
-             (ulimit -n, LimitNOFILE=)"
-        );
-    }
-    wanted.min(possible.max(1))
-}
-
-/// Open files that the process may have; `None` where the system does not say.
-fn descriptors_max() -> Option<usize> {
-    let limits = std::fs::read_to_string("/proc/self/limits").ok()?;
-    limits.lines().find_map(|line| line.strip_prefix("Max open files")?.split_whitespace().next()?.parse().ok())
 }
 
 /// Lets connections in, each to a seat of its own.
