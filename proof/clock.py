@@ -129,7 +129,7 @@ def jumps(bench, hours):
             f"0 of {OPEN} decided, {trial.told} events sent")
 
 
-@proves("G15", small=4, full=60)
+@proves("G15", small=4, full=60, faults=["TimeGained"])
 def standstill(bench, seconds):
     """A process that was stopped for a minute makes up for nothing: the budget holds, and it goes on."""
     trial = Trial(bench)

@@ -27,7 +27,9 @@ def run(bench, binary, target, inputs, seed):
     corpus = shutil.copytree(os.path.join(FOLDER, "corpus", target), os.path.join(folder, "corpus"))
     options = [f"-runs={inputs}", f"-seed={seed}", "-max_len=4096", "-timeout=5", "-rss_limit_mb=1024", "-malloc_limit_mb=256", "-max_total_time=1500",
                "-print_final_stats=1", f"-artifact_prefix={folder}/"]
-    ran = subprocess.run([binary, corpus, *options], env=os.environ | bench.planting() | {"RECOUP_FUZZ": target}, capture_output=True, text=True, errors="replace")
+    # Started by a shell, which is small: the fuzzer takes the most memory that its process ever had for its own, and that is ours at first.
+    alone = ["sh", "-c", '"$0" "$@"; exit $?', binary, corpus, *options]
+    ran = subprocess.run(alone, env=os.environ | bench.planting() | {"RECOUP_FUZZ": target}, capture_output=True, text=True, errors="replace")
     if ran.returncode:
         broken = next((name for name in sorted(os.listdir(folder)) if name != "corpus"), None)
         found = open(os.path.join(folder, broken), "rb").read() if broken else b""

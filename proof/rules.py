@@ -27,7 +27,7 @@ def histories(bench, seeds):
     return f"{seeds:,} histories, {int(found[2]):,} events, {int(found[3]):,} reads: no invariant broken; {-(-seeds // 50):,} run twice, the same to the hash"
 
 
-@proves("G11", small=None, full=460, faults=["PanicTellsAll"])
+@proves("G11", small=None, full=600, faults=["PanicTellsAll"])
 def generated_requests(bench, each):
     """Requests made out of the API document get documented answers, and never a 5xx."""
     few = 8 if bench.fault else each

@@ -1,5 +1,5 @@
 """Traffic for the proofs: many connections with one thread, a recording endpoint, and what a database holds as SQLite itself sees it."""
-import http.server, json, os, selectors, shutil, socket, sqlite3, subprocess, threading, time
+import collections, http.server, json, os, selectors, shutil, socket, sqlite3, subprocess, threading, time
 
 import common
 from common import require
@@ -60,7 +60,7 @@ class Flood:
             lines = [Line(self.port) for _ in range(self.connections)]
             for line in lines:
                 selector.register(line.socket, selectors.EVENT_READ, line)
-            idle, busy = list(lines), 0
+            idle, busy = collections.deque(lines), 0
             while True:
                 now = time.monotonic()
                 ends = (seconds is not None and now - began >= seconds) or (stop is not None and stop.is_set()) or (most is not None and self.nth >= most)
@@ -68,7 +68,7 @@ class Flood:
                     due = began + self.nth / self.rate if self.rate else now
                     if due > now:
                         break
-                    self.next(idle.pop(), due)
+                    self.next(idle.popleft(), due)
                     busy += 1
                     ends = most is not None and self.nth >= most
                 if ends and not busy:

@@ -139,6 +139,8 @@ faults! {
     RemovedAtOnce,
     /// With a raw body goes the hash by which a repeat is known.
     HashRemoved,
+    /// The budget counts time that has not passed.
+    TimeGained,
     /// As many connections are taken as are wanted, however few open files the process may have.
     PlacesUnbounded,
     /// What retention has removed is taken for new when its webhook comes again.

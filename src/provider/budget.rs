@@ -193,7 +193,8 @@ impl Budget {
         if planted::is(planted::Fault::BudgetByCalendar) {
             return Duration::from_millis(u64::try_from(self.clock.now().as_ms()).unwrap_or(0));
         }
-        WINDOW + self.clock.monotonic()
+        let elapsed = self.clock.monotonic();
+        WINDOW + if planted::is(planted::Fault::TimeGained) { elapsed * 20 } else { elapsed }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
