@@ -284,9 +284,15 @@ def gone(service):
     until("what is old is gone", lambda: not any((row["generation_id"] or "").startswith("r-") for row in first()), 600, 0.2)
 
 
+def listens(service):
+    with contextlib.suppress(OSError):
+        return service.call("GET", "/livez", key=None)[0] == 200
+
+
 def measure(bench, folder, rate, seconds, settings):
-    """The 99th percentile of webhooks at that rate from the moment the service is there."""
-    service = bench.serve(folder, **settings)
+    """The 99th percentile of webhooks at that rate from the moment the service listens: readiness waits for what is removed at once."""
+    service = bench.serve(folder, ready=False, **settings)
+    until("it listens", lambda: listens(service), 20, 0.005)
     flood = Flood(service.port, service.standing_path(bench), 64, f"m{os.path.basename(folder)}", rate).run(seconds)
     require(flood.broken is None and not flood.refused, f"not every webhook was taken: {flood.broken}, {len(flood.refused)} refused")
     if "RETENTION__PAYLOADS" not in settings:
