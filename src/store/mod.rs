@@ -227,7 +227,7 @@ impl Store {
         let readers = SqlitePoolOptions::new()
             .max_connections(READERS)
             .acquire_timeout(BUSY_TIMEOUT)
-            // Nothing goes away on a file; asking first would double what a short read costs.
+            // Nothing goes away on a file: to ask before each read is another turn of a thread, for nothing.
             .test_before_acquire(false)
             .connect_lazy_with(options.create_if_missing(false).pragma("query_only", "ON"));
         let changes = broadcast::Sender::new(CHANGES_KEPT);
