@@ -187,14 +187,18 @@ class Sandbox(Process):
 class Bench:
     """Where one check runs: the binary, the fault planted in it, chances out of a seed, a folder, and what is to be ended after it."""
 
-    def __init__(self, binary, seed, fault=None):
-        self.binary, self.seed, self.fault = binary, seed, fault
+    def __init__(self, binary, seed, fault=None, is_beside_others=False):
+        self.binary, self.seed, self.fault, self.is_beside_others = binary, seed, fault, is_beside_others
         self.chance = random.Random(seed)
         self.folder = tempfile.mkdtemp(prefix="recoup-proof-")
         self.processes = []
 
     def planting(self):
         return {"RECOUP_PLANTED": self.fault} if self.fault else {}
+
+    def require_in_time(self, condition, what):
+        """As `require`, for how fast it is: judged on quiet cores only, for the small numbers run beside anything."""
+        require(condition or self.is_beside_others, what)
 
     def subfolder(self, name):
         path = os.path.join(self.folder, name)

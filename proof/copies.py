@@ -355,5 +355,5 @@ def restarts(bench, times):
     require(service.terminate() == 0, "does not stop in good order")
     whole(bench.folder)
     gaps.sort()
-    require(gaps[-1] < 5, f"a gap of {gaps[-1]:.1f} s")
+    bench.require_in_time(gaps[-1] < 5, f"a gap of {gaps[-1]:.1f} s")
     return f"{times} restarts, {len(acknowledged):,} acknowledged, {again:,} tried again: 0 lost; gaps of {gaps[len(gaps) // 2] * 1e3:.0f} ms in the median, {gaps[-1] * 1e3:.0f} ms at most"

@@ -97,7 +97,7 @@ def kills(bench, times):
     endpoint.close()
     require(service.terminate() == 0, "does not stop in good order")
     whole(bench.folder)
-    require(slowest_ms < 10_000, f"ready only after {slowest_ms:.0f} ms")
+    bench.require_in_time(slowest_ms < 10_000, f"ready only after {slowest_ms:.0f} ms")
     return (f"{times:,} kills, {len(told):,} webhooks and {len(ledger):,} purchases: 0 lost, 0 bought twice, {len(endpoint.events):,} events in "
             f"{endpoint.asked:,} attempts under one id each; ready after {slowest_ms:.0f} ms at most")
 
@@ -400,7 +400,7 @@ def failed_checkpoints(bench, times):
         wrap = strace(call, f"error=EIO:when={turn // 2 + 1}", ["--seccomp-bpf", "-P", f"{folder}/recoup.db"])
         service = bench.serve(folder, wrap=wrap, WEBHOOK__CONFIRM="never")
         flood = Flood(service.port, service.standing_path(bench), 1, f"n{turn}").run(most=400)
-        code = ended(service, 5)
+        code = ended(service, 10)
         require(code == 1 and "the database is broken" in service.words(), f"{call} failed in a checkpoint and it ended with {code} after "
                 f"{len(flood.acknowledged)} webhooks:\n{service.words()[-300:]}")
         service = bench.serve(folder)
@@ -480,7 +480,7 @@ def full_disk(bench, times):
         require(refusals and refused, "the disk was never full")
         require(service.terminate() == 0, "does not stop in good order")
         whole(folder)
-    require(slowest <= 5, f"it recovers only {slowest:.1f} s after there is space")
+    bench.require_in_time(slowest <= 5, f"it recovers only {slowest:.1f} s after there is space")
     return (f"{times} times full: {refused} webhooks and {len(refusals)} purchases refused, 0 of them bought, {len(acknowledged)} acknowledged, "
             f"0 lost; recovered {slowest * 1e3:.0f} ms after there was space at most")
 
@@ -521,7 +521,7 @@ def take(bench, turn, ending, how, idle):
         with contextlib.suppress(OSError):
             status, _, _ = service.call("POST", path, webhook("after"), key=None)
             require(status == 503, f"{file} is {how} and a webhook is answered {status}")
-    code = ended(service, 15)
+    code = ended(service, 30)
     require(code == 1, f"{file} is {how} and it ends with {code}")
     seconds = time.monotonic() - began
     require(f"{file} was removed or replaced" in service.words(), f"it does not say why:\n{service.words()[-600:]}")
@@ -623,8 +623,7 @@ def slow_fsync(bench, seconds):
         service = bench.serve(folder, RECONCILE__ENABLED="false")
         kept = known(service)
         require(flood.acknowledged <= kept, f"{len(flood.acknowledged - kept)} of {len(flood.acknowledged)} acknowledged webhooks are lost")
-        # A rate is judged on quiet cores only: the small number runs beside anything.
-        require(rate >= floor or seconds < 10, f"with syncs slowed by {delay_ms} ms only {rate:,.0f} webhooks a second, not {floor}")
+        bench.require_in_time(rate >= floor, f"with syncs slowed by {delay_ms} ms only {rate:,.0f} webhooks a second, not {floor}")
         service.kill()
         told.append(f"{rate:,.0f}/s with {delay_ms} ms more, p99 {flood.percentile(99):,.0f} ms")
     return f"{' and '.join(told)}; 0 lost at the kill"
@@ -650,5 +649,5 @@ def second_process(bench, times):
     last = bench.serve()
     require(last.terminate() == 0, "does not stop in good order")
     whole(bench.folder)
-    require(slowest <= 2, f"the loser exits only after {slowest:.1f} s")
+    bench.require_in_time(slowest <= 2, f"the loser exits only after {slowest:.1f} s")
     return f"{times} double starts: one server each time, the other exits with 75 within {slowest * 1e3:.0f} ms and names it; 0 stale locks"

@@ -32,8 +32,9 @@ def calls(log):
                 begun = under_way.pop(thread, None)
                 if begun:
                     yield thread, begun[0], begun[1] + rest, result(rest)
-            elif arguments.endswith("<unfinished ...>"):
-                arguments = arguments[:-len("<unfinished ...>")].rstrip()
+            elif "<unfinished ...>" in arguments:
+                # Others went on, or the process ended within it: `<unfinished ...>) = ?`.
+                arguments = arguments.partition("<unfinished ...>")[0].rstrip()
                 under_way[thread] = name, arguments
                 yield thread, name, arguments, None
             else:
@@ -46,8 +47,25 @@ def result(text):
 
 
 def steps(log, folder):
-    """What matters of a trace: ("write", inode, offset, bytes), ("cut", inode, length), ("begin" and "end", thread, inode) of a sync, ("name", name, inode),
-    ("sync folder" in two steps with the inode None), ("answer", mark). Writes count from when they began."""
+    r"""What matters of a trace: ("write", inode, offset, bytes), ("cut", inode, length), ("begin" and "end", thread, inode) of a sync, ("name", name, inode),
+    ("sync folder" in two steps with the inode None), ("answer", mark). Writes count from when they began.
+
+    A write that others interrupted, and a write and a sync in which the process ended:
+
+    >>> import tempfile
+    >>> with tempfile.NamedTemporaryFile("w") as log:
+    ...     _ = log.write(r'''7 openat(AT_FDCWD, "\x2f\x64\x2f\x66", O_RDWR) = 5
+    ... 7 pwrite64(5, "\x61", 1, 4096 <unfinished ...>
+    ... 8 pwrite64(5, "\x62", 1, 8192) = 1
+    ... 7 <... pwrite64 resumed>) = 1
+    ... 7 pwrite64(5, "\x63", 1, 12288 <unfinished ...>) = ?
+    ... 8 fsync(5 <unfinished ...>
+    ... 8 <... fsync resumed> <unfinished ...>) = ?
+    ... ''')
+    ...     log.flush()
+    ...     steps(log.name, "/d")
+    [('name', 'f', 1), ('write', 1, 4096, b'a'), ('write', 1, 8192, b'b'), ('write', 1, 12288, b'c'), ('begin', '8', 1)]
+    """
     folder, names, open_files, inodes, begun, found = folder.encode(), {}, {}, 0, set(), []
 
     def ours(path):
