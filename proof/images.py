@@ -8,6 +8,8 @@ import os, re, sqlite3
 SECTOR = 512
 CALLS = "openat,close,pwrite64,write,writev,ftruncate,fsync,fdatasync,unlink,rename"
 LINE = re.compile(r"^(\d+) +(?:<\.\.\. (\w+) resumed>(.*)|(\w+)\((.*))$", re.S)
+# Others went on, or the process ended within it.
+INTERRUPTED = re.compile(r" +<(unfinished|detached) \.\.\.>")
 ACKNOWLEDGED = re.compile(rb"HTTP/1\.1 200 .*?x-request-id: ([!-~]+)", re.S | re.I)
 
 
@@ -32,11 +34,9 @@ def calls(log):
                 begun = under_way.pop(thread, None)
                 if begun:
                     yield thread, begun[0], begun[1] + rest, result(rest)
-            elif "<unfinished ...>" in arguments:
-                # Others went on, or the process ended within it: `<unfinished ...>) = ?`.
-                arguments = arguments.partition("<unfinished ...>")[0].rstrip()
-                under_way[thread] = name, arguments
-                yield thread, name, arguments, None
+            elif interrupted := INTERRUPTED.search(arguments):
+                under_way[thread] = name, arguments[:interrupted.start()]
+                yield thread, *under_way[thread], None
             else:
                 yield thread, name, arguments, result(arguments)
 
@@ -50,7 +50,7 @@ def steps(log, folder):
     r"""What matters of a trace: ("write", inode, offset, bytes), ("cut", inode, length), ("begin" and "end", thread, inode) of a sync, ("name", name, inode),
     ("sync folder" in two steps with the inode None), ("answer", mark). Writes count from when they began.
 
-    A write that others interrupted, and a write and a sync in which the process ended:
+    A write that others interrupted, and writes and a sync in which the process ended:
 
     >>> import tempfile
     >>> with tempfile.NamedTemporaryFile("w") as log:
@@ -59,12 +59,14 @@ def steps(log, folder):
     ... 8 pwrite64(5, "\x62", 1, 8192) = 1
     ... 7 <... pwrite64 resumed>) = 1
     ... 7 pwrite64(5, "\x63", 1, 12288 <unfinished ...>) = ?
+    ... 9 pwrite64(5, "\x64", 1, 16384 <detached ...>
     ... 8 fsync(5 <unfinished ...>
     ... 8 <... fsync resumed> <unfinished ...>) = ?
     ... ''')
     ...     log.flush()
-    ...     steps(log.name, "/d")
-    [('name', 'f', 1), ('write', 1, 4096, b'a'), ('write', 1, 8192, b'b'), ('write', 1, 12288, b'c'), ('begin', '8', 1)]
+    ...     steps(log.name, "/d")  # doctest: +NORMALIZE_WHITESPACE
+    [('name', 'f', 1), ('write', 1, 4096, b'a'), ('write', 1, 8192, b'b'), ('write', 1, 12288, b'c'),
+     ('write', 1, 16384, b'd'), ('begin', '8', 1)]
     """
     folder, names, open_files, inodes, begun, found = folder.encode(), {}, {}, 0, set(), []
 
