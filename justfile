@@ -52,6 +52,10 @@ proof *arguments: planted
 mutants *arguments:
     proof/mutants {{arguments}}
 
+# the budget of status reads in every order of its threads
+orders *arguments:
+    proof/orders {{arguments}}
+
 # the container image
 image tag="recoup":
     docker build --tag {{tag}} .

@@ -1,4 +1,4 @@
-"""The rules themselves: simulated histories with every fault at once, requests made out of the API document, and mutants of the rules."""
+"""The rules themselves: simulated histories with every fault at once, orders of threads, requests made out of the API document, mutants of the rules."""
 import os, re, shutil, subprocess, sys
 
 from common import ROOT, Broken, Missing, proves, require
@@ -25,6 +25,18 @@ def histories(bench, seeds):
     found = re.match(r"(\d+) histories from seed 0: (\d+) events, (\d+) reads", said)
     require(found and int(found[1]) == seeds, f"not all were run: {said}")
     return f"{seeds:,} histories, {int(found[2]):,} events, {int(found[3]):,} reads: no invariant broken; {-(-seeds // 50):,} run twice, the same to the hash"
+
+
+@proves("G25", small=10_000, full=100_000, faults=["TakenInTwoSteps", "ClockBeforeLock"])
+def orders(bench, random):
+    """In every order of three threads, and in random ones of six, no minute holds more status reads than the budget."""
+    command = [sys.executable, os.path.join(ROOT, "proof", "orders"), "--folder", os.path.join(ROOT, "target", "orders"), "--random", str(random), "--seed", str(bench.seed)]
+    ran = subprocess.run(command, env=os.environ | {"RUST_BACKTRACE": "0"} | bench.planting(), capture_output=True, text=True)
+    if ran.returncode == 101:
+        raise Broken(next((line for line in ran.stderr.splitlines() if " reads " in line), ran.stderr[:300]))
+    if ran.returncode:
+        raise OSError(f"proof/orders ended with {ran.returncode}: {ran.stderr[-500:]}")
+    return last_line(ran.stdout)
 
 
 @proves("G11", small=None, full=600, faults=["PanicTellsAll"])

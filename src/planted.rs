@@ -55,6 +55,10 @@ faults! {
     BudgetForgotten,
     /// The budget counts whole minutes, not a sliding one.
     FixedWindow,
+    /// A read is taken out of the budget in two steps, between which another may be.
+    TakenInTwoSteps,
+    /// The budget looks at the clock before it has the state to itself.
+    ClockBeforeLock,
     /// A 429 is not heeded.
     RestIgnored,
     /// The same is asked twice at the same time.

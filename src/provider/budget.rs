@@ -50,7 +50,7 @@ pub struct Budget {
 #[derive(Debug, Default)]
 struct State {
     in_flight: usize,
-    /// When each read of the last minute ended. A read counts from its start until a minute after its end, so the provider
+    /// When each read of the last minute ended, in their order. A read counts from its start until a minute after its end, so the provider
     /// cannot see two of them closer together than we do.
     ended: VecDeque<Duration>,
     /// Until when a read is kept for each of those who asked and were refused.
@@ -94,11 +94,14 @@ impl Budget {
     /// # Errors
     /// [`Spent`] says how long to wait.
     pub fn take(self: &Arc<Self>, asked_for: bool) -> Result<Slot, Spent> {
-        let now = self.now();
-        let mut state = self.state();
+        let (mut state, now) = self.state_now();
         let rate = state.rate(self.per_minute, now);
         let wait = if asked_for { state.wait(rate, now) } else { state.wait_for_others(rate, now) };
         if wait.is_zero() {
+            if planted::is(planted::Fault::TakenInTwoSteps) {
+                drop(state);
+                state = self.state();
+            }
             if asked_for {
                 state.promised.pop_front();
             }
@@ -114,22 +117,21 @@ impl Budget {
 
     /// How long until a read that nobody asked for could be made; zero when one could be made now.
     pub fn wait(&self) -> Duration {
-        let now = self.now();
-        let mut state = self.state();
+        let (mut state, now) = self.state_now();
         let rate = state.rate(self.per_minute, now);
         state.wait_for_others(rate, now)
     }
 
     /// Reads that may be made in a minute: fewer than configured for a while after the provider said that they were too many.
     pub fn rate(&self) -> u32 {
-        let rate = self.state().rate(self.per_minute, self.now());
+        let (state, now) = self.state_now();
+        let rate = state.rate(self.per_minute, now);
         u32::try_from(rate).unwrap_or(u32::MAX)
     }
 
     /// Reads of the last minute, those under way included.
     pub fn used(&self) -> usize {
-        let now = self.now();
-        let mut state = self.state();
+        let (mut state, now) = self.state_now();
         state.forget(now);
         state.in_flight + state.ended.len()
     }
@@ -141,7 +143,8 @@ impl Budget {
 
     /// How long nothing will be asked: the provider wants rest, refuses our key, or is down.
     pub fn rest(&self) -> Duration {
-        self.state().rest_until.saturating_sub(self.now())
+        let (state, now) = self.state_now();
+        state.rest_until.saturating_sub(now)
     }
 
     /// Whether so many answers in a row told nothing that the provider counts as down.
@@ -151,8 +154,7 @@ impl Budget {
 
     /// Learns from an answer: when to rest, and whether the provider is down.
     pub fn learn(&self, told: &Told) {
-        let now = self.now();
-        let mut state = self.state();
+        let (mut state, now) = self.state_now();
         state.key_refused = matches!(told.http_status, Some(401 | 403));
         match told.answer {
             Answer::Known(_) | Answer::NotFound => state.failures = 0,
@@ -178,8 +180,7 @@ impl Budget {
 
     /// Says once a minute that the key is refused.
     pub fn complain(&self) {
-        let now = self.now();
-        let mut state = self.state();
+        let (mut state, now) = self.state_now();
         if state.key_refused && state.complained_at.is_none_or(|at| now >= at + COMPLAINT_PAUSE) {
             state.complained_at = Some(now);
             tracing::error!(
@@ -195,6 +196,14 @@ impl Budget {
         }
         let elapsed = self.clock.monotonic();
         WINDOW + if planted::is(planted::Fault::TimeGained) { elapsed * 20 } else { elapsed }
+    }
+
+    /// The state and the time, which is looked at while nobody else has the state: reads end in the order of their times then.
+    fn state_now(&self) -> (MutexGuard<'_, State>, Duration) {
+        let before = planted::is(planted::Fault::ClockBeforeLock).then(|| self.now());
+        let state = self.state();
+        let now = before.unwrap_or_else(|| self.now());
+        (state, now)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -258,8 +267,7 @@ impl Slot {
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        let now = self.budget.now();
-        let mut state = self.budget.state();
+        let (mut state, now) = self.budget.state_now();
         state.in_flight = state.in_flight.saturating_sub(1);
         if self.used {
             state.ended.push_back(now);
@@ -282,6 +290,43 @@ mod tests {
         let ages = ages.iter().map(|age| Duration::from_secs(*age));
         let shared: Arc<dyn Clock> = clock.clone();
         (Budget::new(per_minute, shared, ages), clock)
+    }
+
+    /// Tells the time only while nobody else may change the budget's state.
+    #[derive(Debug, Default)]
+    struct Jealous(std::sync::OnceLock<std::sync::Weak<Budget>>);
+
+    impl Clock for Jealous {
+        fn now(&self) -> Time {
+            Time::from_ms(0)
+        }
+
+        fn monotonic(&self) -> Duration {
+            let budget = self.0.get().and_then(std::sync::Weak::upgrade);
+            assert!(budget.is_none_or(|budget| budget.state.try_lock().is_err()), "others can end reads meanwhile");
+            Duration::ZERO
+        }
+
+        fn sleep(&self, _: Duration) -> futures_util::future::BoxFuture<'_, ()> {
+            Box::pin(std::future::ready(()))
+        }
+    }
+
+    /// Found by `proof/orders`: with ends out of order, a full budget took one that was long past for a free place.
+    #[test]
+    fn reads_end_in_the_order_of_their_times() {
+        let clock = Arc::new(Jealous::default());
+        let shared: Arc<dyn Clock> = clock.clone();
+        let budget = Budget::new(5, shared, []);
+        clock.0.set(Arc::downgrade(&budget)).unwrap();
+        let slot = budget.take(true).unwrap();
+        budget.learn(&told(Answer::NotFound, 404));
+        assert_eq!(
+            (budget.wait(), budget.rest(), budget.rate(), budget.used()),
+            (Duration::ZERO, Duration::ZERO, 5, 1)
+        );
+        drop(slot);
+        assert_eq!(budget.used(), 1);
     }
 
     #[test]
