@@ -14,7 +14,7 @@ use crate::config::{Config, Endpoint, Scope};
 use crate::domain::callback::CallbackKeys;
 use crate::domain::event::EventKind;
 use crate::flow::adopt::Adopter;
-use crate::flow::gateway::Gateway;
+use crate::flow::gateway::{Gateway, HeldRepeats};
 use crate::flow::intake::Intake;
 use crate::flow::reconcile::{Asks, Reconciler};
 use crate::http::server::{self, Limits};
@@ -118,7 +118,8 @@ impl App {
 
         let rules = Arc::new(config.rules());
         let timeout = config.provider.request_timeout.0;
-        let provider = ProviderClient::new(&config.provider.base_url, config.provider.api_key.clone(), timeout)?;
+        let (base_url, key) = (&config.provider.base_url, config.provider.api_key.clone());
+        let provider = ProviderClient::new(base_url, key, timeout, config.provider.purchase_limit())?;
         let provider: Arc<dyn Provider> = Arc::new(provider);
         store.end_interrupted_purchases(&rules, clock.now()).await?;
         let per_minute = config.provider.status_checks_per_minute;
@@ -249,6 +250,7 @@ fn counter(config: &Config, tasks: Tasks, provider: Arc<dyn Provider>, budget: A
         clock: Arc::clone(&api.clock),
         stop: api.stop.clone(),
         shutdown_timeout: config.server.shutdown_timeout.0,
+        held: HeldRepeats::default(),
     };
     let adopter = Adopter {
         store: api.store.clone(),
@@ -258,7 +260,7 @@ fn counter(config: &Config, tasks: Tasks, provider: Arc<dyn Provider>, budget: A
         clock: Arc::clone(&api.clock),
         unknown: Arc::default(),
     };
-    Counter::new(gateway, adopter, tasks, bytes(config.gateway.max_body))
+    Counter::new(gateway, adopter, tasks, bytes(config.gateway.max_body), config.gateway.repeat_wait.0)
 }
 
 fn bytes(size: bytesize::ByteSize) -> usize {

@@ -57,6 +57,10 @@ faults! {
     FixedWindow,
     /// A read is taken out of the budget in two steps, between which another may be.
     TakenInTwoSteps,
+    /// A request that repeats a purchase is sent on.
+    RepeatSent,
+    /// A request that repeats a purchase is answered at once, whatever becomes of the first.
+    RepeatNotHeld,
     /// The budget looks at the clock before it has the state to itself.
     ClockBeforeLock,
     /// A 429 is not heeded.

@@ -40,6 +40,7 @@ impl Default for Provider {
             base_url: url("https://platform.runblob.io"),
             api_key: Secret::default(),
             request_timeout: Span::seconds(30),
+            purchase_timeout: None,
             status_checks_per_minute: 48,
         }
     }
@@ -59,7 +60,7 @@ impl Default for Webhook {
 
 impl Default for Gateway {
     fn default() -> Self {
-        Self { max_body: ByteSize::mib(80) }
+        Self { max_body: ByteSize::mib(80), repeat_wait: Span::seconds(100) }
     }
 }
 

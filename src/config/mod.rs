@@ -84,8 +84,21 @@ pub struct Provider {
     pub api_key: Secret,
     /// Time limit of one request.
     pub request_timeout: Span,
+    /// Time limit of a purchase; `None`: five times as long as of another request, which is longer than the provider's own client waits.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub purchase_timeout: Option<Span>,
     /// Our budget of status reads, for all families together.
     pub status_checks_per_minute: u32,
+}
+
+/// Of a purchase's time limit, where it is not set: so many times the one of another request.
+const PURCHASE_TIMES: u32 = 5;
+
+impl Provider {
+    /// Time limit of a purchase, without the time that its upload takes.
+    pub fn purchase_limit(&self) -> Duration {
+        self.purchase_timeout.map_or(self.request_timeout.0 * PURCHASE_TIMES, |limit| limit.0)
+    }
 }
 
 /// `[webhook]`
@@ -158,6 +171,8 @@ impl Scope {
 pub struct Gateway {
     /// Longest purchase.
     pub max_body: ByteSize,
+    /// How long a request that repeats a purchase waits for what became of the first.
+    pub repeat_wait: Span,
 }
 
 /// `[reconcile]`

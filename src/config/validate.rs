@@ -69,6 +69,9 @@ impl Config {
         let budget = self.provider.status_checks_per_minute;
         faults.check((1..=6_000).contains(&budget), "provider.status_checks_per_minute", "must be from 1 to 6000");
         faults.positive("provider.request_timeout", self.provider.request_timeout);
+        if let Some(limit) = self.provider.purchase_timeout {
+            faults.positive("provider.purchase_timeout", limit);
+        }
         faults.check(self.webhook.max_body.as_u64() > 0, "webhook.max_body", "must be larger than nothing");
         faults.check(self.webhook.max_body.as_u64() <= 16 << 20, "webhook.max_body", "must be at most 16MiB");
         faults.check(self.gateway.max_body.as_u64() > 0, "gateway.max_body", "must be larger than nothing");

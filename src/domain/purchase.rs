@@ -3,10 +3,12 @@
 //! Never rewrites a request: it tells which bytes are kept and what is written between them, so numbers, escapes and the
 //! order of fields survive.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
 
-use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde::de::{Deserializer, MapAccess, Visitor};
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
@@ -50,6 +52,60 @@ pub struct Reply {
     pub body: Vec<u8>,
 }
 
+/// HTTP statuses with which the provider says for certain that it has not sold: the key, the account or the rate is refused, not this
+/// request. The same may succeed later.
+const UNSOLD: [u16; 4] = [401, 402, 403, 429];
+
+impl Reply {
+    /// Whether nothing was sold for certain, so that the same may be sent again under the same key.
+    pub fn is_certainly_unsold(&self) -> bool {
+        match self.result {
+            SubmitResult::NotSent => true,
+            SubmitResult::Refused => self.http_status.is_some_and(|status| UNSOLD.contains(&status)),
+            SubmitResult::Accepted | SubmitResult::Unclear => false,
+        }
+    }
+}
+
+/// What a request asks for beside prompt, model and length: its own short fields (seed, aspect ratio ...). No texts, images or addresses.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct RequestOptions(BTreeMap<String, Value>);
+
+/// Fields kept of one request, and the length of a name or a text among them in bytes.
+const OPTIONS_MAX: usize = 24;
+const OPTION_BYTES_MAX: usize = 64;
+
+impl RequestOptions {
+    /// What was asked for under that name.
+    pub fn get(&self, name: &str) -> Option<&Value> {
+        self.0.get(name)
+    }
+
+    /// All of them by name.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Value)> {
+        self.0.iter().map(|(name, value)| (name.as_str(), value))
+    }
+
+    /// A JSON object; `None` when there are none.
+    pub fn to_json(&self) -> Option<String> {
+        (!self.0.is_empty()).then(|| serde_json::to_string(&self.0).ok()).flatten()
+    }
+
+    /// Takes a field in where it is short and holds no address.
+    fn take(&mut self, name: String, raw: &RawValue) {
+        let short = name.len() <= OPTION_BYTES_MAX && raw.get().len() <= OPTION_BYTES_MAX;
+        if !short || self.0.len() >= OPTIONS_MAX || raw.get().starts_with(['{', '[']) || raw.get().contains("://") {
+            return;
+        }
+        if let Ok(value) = serde_json::from_str::<Value>(raw.get())
+            && !value.is_null()
+        {
+            self.0.insert(name, value);
+        }
+    }
+}
+
 /// Why a body cannot be passed on as a purchase.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum NotAPurchase {
@@ -75,6 +131,8 @@ pub enum Piece {
 pub struct Order {
     /// Model, duration and prompt; where the request names none, what the family documents as its default.
     pub request: Request,
+    /// What else it asks for.
+    pub options: RequestOptions,
     /// Where the caller wants to be called itself.
     pub callback_url: Option<String>,
     /// Where values of `callback_url` stand in the body.
@@ -110,6 +168,7 @@ impl Order {
         };
         Ok(Self {
             request: Request { model, duration_seconds, prompt: fields.prompt.and_then(text) },
+            options: fields.options,
             callback_url,
             values: fields.callback_urls.into_iter().map(place).collect(),
             start: body.iter().position(|byte| *byte == b'{').map_or(0, |brace| brace + 1),
@@ -144,6 +203,7 @@ struct Fields<'b> {
     model: Option<&'b RawValue>,
     duration: Option<&'b RawValue>,
     prompt: Option<&'b RawValue>,
+    options: RequestOptions,
     is_empty: bool,
 }
 
@@ -163,8 +223,14 @@ impl<'de> Visitor<'de> for FieldsVisitor {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields<'de>, A::Error> {
-        let mut fields =
-            Fields { callback_urls: Vec::new(), model: None, duration: None, prompt: None, is_empty: true };
+        let mut fields = Fields {
+            callback_urls: Vec::new(),
+            model: None,
+            duration: None,
+            prompt: None,
+            options: RequestOptions::default(),
+            is_empty: true,
+        };
         while let Some(key) = map.next_key::<String>()? {
             fields.is_empty = false;
             match key.as_str() {
@@ -172,7 +238,7 @@ impl<'de> Visitor<'de> for FieldsVisitor {
                 "model" => fields.model = Some(map.next_value()?),
                 "duration" => fields.duration = Some(map.next_value()?),
                 "prompt" => fields.prompt = Some(map.next_value()?),
-                _ => drop(map.next_value::<IgnoredAny>()?),
+                _ => fields.options.take(key, map.next_value()?),
             }
         }
         Ok(fields)

@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::generation::{Generation, State};
 use super::outcome::Failure;
+use super::purchase::RequestOptions;
 
 /// The answer to a status read; `None` while the provider's id is not known.
 pub fn status(generation: &Generation) -> Option<Value> {
@@ -41,6 +42,32 @@ pub fn webhook(generation: &Generation) -> Option<Value> {
         body.remove("created_at");
     }
     body.insert(family.reason_field.to_owned(), reason(family.path, generation.state.error()));
+    Some(Value::Object(body))
+}
+
+/// The answer to a purchase whose own was lost; `None` while the provider's id is not known. What the provider's clients require is
+/// there (provider.md section 13): a price that is not known says so, a seed nobody told is 0.
+pub fn accepted(generation: &Generation, options: &RequestOptions) -> Option<Value> {
+    let family = generation.family;
+    let mut body = Map::new();
+    body.insert(family.id_field.to_owned(), json!(generation.provider_id.as_ref()?));
+    body.insert("status".to_owned(), json!("pending"));
+    let price = generation.price.map_or_else(|| "unknown".to_owned(), |price| price.to_string());
+    match family.path {
+        "seedance" => {
+            body.insert("model".to_owned(), json!(generation.request.model));
+            body.insert("output".to_owned(), Value::Null);
+            body.insert("error".to_owned(), Value::Null);
+        }
+        "veo" => {
+            body.insert(
+                "seed".to_owned(),
+                options.get("seed").filter(|seed| seed.is_i64()).cloned().unwrap_or(json!(0)),
+            );
+            body.insert("price".to_owned(), json!(price));
+        }
+        _ => drop(body.insert("price".to_owned(), json!(price))),
+    }
     Some(Value::Object(body))
 }
 

@@ -1,7 +1,10 @@
 //! A purchase: intent kept, provider asked once, answer decided, settled.
 //!
-//! The intent is on disk before the first byte is sent, and what was sent is never sent again. Who calls this lets it run to
-//! its end, whether or not the caller is still there (`worker/`).
+//! The intent is on disk before the first byte is sent, and what was sent is never sent again: what repeats it waits for what becomes of
+//! it (`gateway/repeat.rs`). Who calls this lets it run to its end, whether or not the caller is still there (`worker/`).
+
+mod answer;
+mod repeat;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,18 +17,16 @@ use tracing::Instrument;
 use crate::clock::Clock;
 use crate::domain::callback::{CallbackKeys, Reference, callback_url};
 use crate::domain::decision::Submission;
-use crate::domain::error_code::PROVIDER_UNREACHABLE;
 use crate::domain::family::Family;
 use crate::domain::generation::Details;
 use crate::domain::id::GenerationId;
-use crate::domain::outcome::Failure;
-use crate::domain::purchase::{self, Order, Reply, SubmitResult};
-use crate::domain::refusal::refusal;
+use crate::domain::purchase::{Order, Reply, SubmitResult};
 use crate::domain::schedule::Rules;
 use crate::planted;
-use crate::provider::{HttpAnswer, Provider, Purchase, Submitted};
-use crate::store::{Begun, Idempotency, Intent, Repeated, Store, StoreError};
+use crate::provider::{Provider, Purchase, Submitted};
+use crate::store::{Begun, Idempotency, Intent, PurchaseRequest, Store, StoreError};
 use crate::telemetry::meters;
+pub use repeat::HeldRepeats;
 
 /// Pause before an answer that could not be kept is tried again.
 const KEEP_PAUSE: Duration = Duration::from_secs(1);
@@ -51,6 +52,8 @@ pub struct Gateway {
     pub stop: CancellationToken,
     /// How long stopping may take.
     pub shutdown_timeout: Duration,
+    /// Places for those who wait for what becomes of a purchase that they repeat.
+    pub held: HeldRepeats,
 }
 
 /// What a caller wants to buy.
@@ -70,8 +73,14 @@ pub struct Wanted {
     pub metadata: Option<std::collections::BTreeMap<String, String>>,
     /// The caller named a trace: the provider is told of it, too.
     pub pass_trace: bool,
-    /// The caller's idempotency key: API key and route, and the key.
-    pub idempotency: Option<(String, String)>,
+    /// Who buys and where: API key and route.
+    pub scope: String,
+    /// The caller's idempotency key.
+    pub idempotency_key: Option<String>,
+    /// The caller's `X-Request-ID`.
+    pub request_id: Option<String>,
+    /// How long a repeat waits for what becomes of the first.
+    pub patience: Duration,
 }
 
 /// What came of it.
@@ -81,8 +90,10 @@ pub struct Bought {
     pub generation: GenerationId,
     /// What to answer.
     pub reply: Reply,
-    /// It is the answer to an earlier request with the same key.
+    /// It is the answer that was recorded for an earlier request with the same key.
     pub replayed: bool,
+    /// This request was not sent on: it repeats the one that made the generation.
+    pub is_repeat: bool,
     /// It is on disk. When it is not, keeping it is still tried.
     pub recorded: bool,
 }
@@ -118,39 +129,74 @@ impl Gateway {
         if planted::is(planted::Fault::IntentAfterwards) {
             let pieces = wanted.order.with_callback_url(&callback_url);
             let (family, body, content_type) = (wanted.family, wanted.body.clone(), wanted.content_type.clone());
-            self.submit(Purchase { family, body, pieces, content_type, pass_trace: false }).await;
+            let purchase = Purchase { generation: id, family, body, pieces, content_type, pass_trace: false };
+            self.provider.submit(&purchase).await;
         }
         let intending = tracing::info_span!("purchase.intent", generation = %id, family = wanted.family.path);
         match self.store.begin_purchase(&self.rules, intent, now).instrument(intending).await {
             Ok(Begun::New) => {}
-            Ok(Begun::Repeated(repeated)) => return drop(caller.send(repeat(repeated))),
+            Ok(Begun::KeyUsed(used)) => return self.answer_used_key(used, &wanted, caller).await,
+            Ok(Begun::Repeats(first)) => return self.answer_repeat(first, false, &wanted, caller).await,
             Err(error) => return drop(caller.send(Err(error.into()))),
         }
         let Wanted { family, order, body, content_type, pass_trace, .. } = wanted;
         let pieces = order.with_callback_url(&callback_url);
-        let purchase = Purchase { family, body, pieces, content_type, pass_trace };
+        let purchase = Purchase { generation: id, family, body, pieces, content_type, pass_trace };
         let submitting =
             tracing::info_span!("purchase.submit", otel.kind = "client", generation = %id, family = family.path);
-        let mut submitted = self.submit(purchase.clone()).instrument(submitting).await;
-        if planted::is(planted::Fault::BoughtTwice) && matches!(submitted, Submitted::NoAnswer(_)) {
-            submitted = self.submit(purchase).await;
-        }
-        let (submission, reply) = understand(submitted);
+        let (submitted, caller) = self.submit(purchase, caller).instrument(submitting).await;
+        let (submission, reply) = answer::understand(submitted);
         meters::purchase(family, reply.result);
         tracing::info!(%id, family = family.path, result = reply.result.as_str(), http_status = reply.http_status,
             error_code = reply.error_code, said = reply.said, "purchase");
         self.keep(id, submission, reply, caller).await;
     }
 
+    /// Sends it. The caller is given back unless it has left, or was answered because a webhook or a list told meanwhile what became of
+    /// the purchase.
+    async fn submit(
+        &self,
+        purchase: Purchase,
+        caller: oneshot::Sender<Result<Bought, PurchaseError>>,
+    ) -> (Submitted, Option<oneshot::Sender<Result<Bought, PurchaseError>>>) {
+        let id = purchase.generation;
+        let mut caller = Some(caller);
+        let mut sending = std::pin::pin!(self.send(&purchase));
+        loop {
+            tokio::select! {
+                biased;
+                submitted = &mut sending => return (submitted, caller),
+                bought = self.wait_until_known(id), if caller.is_some() => {
+                    if let Some(caller) = caller.take() {
+                        self.tell(caller, bought).await;
+                    }
+                }
+                () = has_left(caller.as_mut()), if caller.is_some() => {
+                    caller = None;
+                    if let Err(error) = self.store.note_caller_left(id, self.clock.now()).await {
+                        tracing::warn!(%id, %error, "a caller that left was not written down");
+                    }
+                }
+            }
+        }
+    }
+
     /// Sends it; when the service stops meanwhile, waits as long as that allows.
-    async fn submit(&self, purchase: Purchase) -> Submitted {
+    async fn send(&self, purchase: &Purchase) -> Submitted {
         let patience = self.shutdown_timeout.saturating_sub(SHUTDOWN_RESERVE);
         let given_up = async {
             self.stop.cancelled().await;
             self.clock.sleep(patience).await;
         };
+        let sending = async {
+            let submitted = self.provider.submit(purchase).await;
+            if planted::is(planted::Fault::BoughtTwice) && matches!(submitted, Submitted::NoAnswer(_)) {
+                return self.provider.submit(purchase).await;
+            }
+            submitted
+        };
         tokio::select! {
-            submitted = self.provider.submit(&purchase) => submitted,
+            submitted = sending => submitted,
             () = given_up => Submitted::NoAnswer("the service stopped before the answer came".to_owned()),
         }
     }
@@ -161,18 +207,31 @@ impl Gateway {
         id: GenerationId,
         submission: Submission,
         reply: Reply,
-        caller: oneshot::Sender<Result<Bought, PurchaseError>>,
+        mut caller: Option<oneshot::Sender<Result<Bought, PurchaseError>>>,
     ) {
-        let mut caller = Some(caller);
         loop {
             let now = self.clock.now();
             let kept = self.store.finish_purchase(&self.rules, id, submission.clone(), reply.clone(), now);
             let settling = tracing::info_span!("purchase.settle", generation = %id, result = reply.result.as_str());
             let kept = kept.instrument(settling).await;
             if let Some(caller) = caller.take() {
-                let bought = Bought { generation: id, reply: reply.clone(), replayed: false, recorded: kept.is_ok() };
-                // Who asked may have gone.
-                drop(caller.send(Ok(bought)));
+                let is_known = kept.as_ref().is_ok_and(|decision| decision.generation.provider_id.is_some());
+                let recorded = kept.is_ok();
+                match reply.result {
+                    // A webhook told what became of it before the answer was lost.
+                    SubmitResult::Unclear if is_known => self.tell_standing(id, caller).await,
+                    SubmitResult::Accepted | SubmitResult::Refused | SubmitResult::NotSent | SubmitResult::Unclear => {
+                        let reply = reply.clone();
+                        // Who asked may have gone.
+                        drop(caller.send(Ok(Bought {
+                            generation: id,
+                            reply,
+                            replayed: false,
+                            is_repeat: false,
+                            recorded,
+                        })));
+                    }
+                }
             }
             let Err(error) = kept else { return };
             tracing::error!(%id, %error, "what came of a purchase is not kept yet");
@@ -184,9 +243,18 @@ impl Gateway {
     }
 }
 
+/// Ends when the caller has left.
+async fn has_left(caller: Option<&mut oneshot::Sender<Result<Bought, PurchaseError>>>) {
+    match caller {
+        Some(caller) => caller.closed().await,
+        None => std::future::pending().await,
+    }
+}
+
 fn intent(id: GenerationId, wanted: &Wanted) -> Intent {
-    let request_sha256 = wanted.body_sha256;
-    let idempotency = wanted.idempotency.clone();
+    let body_sha256 = wanted.body_sha256;
+    let scope = wanted.scope.clone();
+    let key = wanted.idempotency_key.clone().filter(|_| !planted::is(planted::Fault::KeyIgnored));
     Intent {
         id,
         family: wanted.family,
@@ -195,88 +263,10 @@ fn intent(id: GenerationId, wanted: &Wanted) -> Intent {
             metadata: wanted.metadata.clone(),
             ..Details::default()
         },
+        options: wanted.order.options.clone(),
         callback_url: wanted.order.callback_url.clone(),
         request_bytes: u64::try_from(wanted.body.len()).unwrap_or(u64::MAX),
-        request_sha256,
-        idempotency: idempotency.filter(|_| !planted::is(planted::Fault::KeyIgnored)).map(|(scope, key)| Idempotency {
-            scope,
-            key,
-            body_sha256: request_sha256,
-        }),
+        request: PurchaseRequest { scope: scope.clone(), body_sha256, request_id: wanted.request_id.clone() },
+        idempotency: key.map(|key| Idempotency { scope, key, body_sha256 }),
     }
-}
-
-fn repeat(repeated: Repeated<Reply>) -> Result<Bought, PurchaseError> {
-    match repeated {
-        Repeated::UnderWay(generation) => Err(PurchaseError::UnderWay(generation)),
-        Repeated::OtherBody(generation) => Err(PurchaseError::OtherBody(generation)),
-        Repeated::Answered(generation, reply) => Ok(Bought { generation, reply, replayed: true, recorded: true }),
-    }
-}
-
-/// What an answer means for the money (contract section 6): refused only when it is certain that nothing was bought.
-fn understand(submitted: Submitted) -> (Submission, Reply) {
-    match submitted {
-        Submitted::NotSent(said) => {
-            let code = Some(PROVIDER_UNREACHABLE.to_owned());
-            let error = Failure { code: code.clone(), text: Some(said.clone()) };
-            (Submission::Refused(error), Reply { error_code: code, ..reply(SubmitResult::NotSent, said) })
-        }
-        Submitted::BrokenOff { status, said } if is_refusal(status) => {
-            let answer = HttpAnswer { status, content_type: None, retry_after: None, body: Vec::new() };
-            refused(answer, said)
-        }
-        Submitted::NoAnswer(said) | Submitted::BrokenOff { said, .. } => {
-            (Submission::Unclear, reply(SubmitResult::Unclear, said))
-        }
-        Submitted::Answered(answer) => answered(answer),
-    }
-}
-
-fn answered(answer: HttpAnswer) -> (Submission, Reply) {
-    match answer.status {
-        200..=299 => match purchase::accepted(&answer.body) {
-            Some((provider_id, price)) => {
-                let accepted = reply(SubmitResult::Accepted, "sold".to_owned());
-                (Submission::Accepted { provider_id, price }, of(answer, accepted))
-            }
-            None if planted::is(planted::Fault::GarbageIsRefused) => refused(answer, "refused".to_owned()),
-            // The answer is kept, but it says nothing to the caller.
-            None => unclear("the answer has no generation id", answer.body),
-        },
-        status if is_refusal(status) => refused(answer, "refused".to_owned()),
-        500..=599 => {
-            let error_code = refusal(answer.status, &answer.body).code;
-            let unclear = Reply { error_code, ..reply(SubmitResult::Unclear, "an error of the provider".to_owned()) };
-            (Submission::Unclear, of(answer, unclear))
-        }
-        408 => unclear("the provider gave up waiting", answer.body),
-        300..=399 => unclear("a redirect, which is not followed", answer.body),
-        _ => unclear("an answer that means nothing", answer.body),
-    }
-}
-
-/// 4xx but 408: the provider says that it did not sell.
-fn is_refusal(status: u16) -> bool {
-    (400..500).contains(&status) && status != 408
-}
-
-fn refused(answer: HttpAnswer, said: String) -> (Submission, Reply) {
-    let error = refusal(answer.status, &answer.body);
-    let refused = Reply { error_code: error.code.clone(), ..reply(SubmitResult::Refused, said) };
-    (Submission::Refused(error), of(answer, refused))
-}
-
-fn unclear(said: &str, body: Vec<u8>) -> (Submission, Reply) {
-    (Submission::Unclear, Reply { body, ..reply(SubmitResult::Unclear, said.to_owned()) })
-}
-
-fn reply(result: SubmitResult, said: String) -> Reply {
-    Reply { result, http_status: None, content_type: None, retry_after: None, error_code: None, said, body: Vec::new() }
-}
-
-/// A reply that passes the provider's answer on.
-fn of(answer: HttpAnswer, reply: Reply) -> Reply {
-    let HttpAnswer { status, content_type, retry_after, body } = answer;
-    Reply { http_status: Some(status), content_type, retry_after, body, ..reply }
 }

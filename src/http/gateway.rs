@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Json;
 use axum::body::{Body, Bytes};
@@ -54,15 +55,17 @@ pub struct Counter {
     pub tasks: Tasks,
     /// Longest purchase, in bytes.
     pub body_bytes_max: usize,
+    /// How long a repeat waits for what became of the first.
+    pub repeat_wait: Duration,
     /// Room for bodies, in KiB.
     room: Arc<Semaphore>,
 }
 
 impl Counter {
     /// A counter that takes bodies up to that length.
-    pub fn new(gateway: Gateway, adopter: Adopter, tasks: Tasks, body_bytes_max: usize) -> Self {
+    pub fn new(gateway: Gateway, adopter: Adopter, tasks: Tasks, body_bytes_max: usize, repeat_wait: Duration) -> Self {
         let room = Arc::new(Semaphore::new(HELD_BYTES_MAX.max(body_bytes_max) / KIB + 1));
-        Self { gateway, adopter, tasks, body_bytes_max, room }
+        Self { gateway, adopter, tasks, body_bytes_max, repeat_wait, room }
     }
 
     /// Room for a body, before it is read: what would not fit into memory is turned away.
@@ -72,7 +75,7 @@ impl Counter {
         let kib = u32::try_from(bytes / KIB + 1).unwrap_or(u32::MAX);
         Arc::clone(&self.room).try_acquire_many_owned(kib).map_err(|_| {
             Problem::unavailable("Too many purchases are being sent at once. Nothing was bought; send it again.")
-                .retry_after(std::time::Duration::from_secs(1))
+                .retry_after(Duration::from_secs(1))
         })
     }
 }
@@ -146,8 +149,19 @@ async fn buy(
     let (order, body_sha256) = read(family, body.clone()).await?;
     let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).map(str::to_owned);
     let scope = format!("{} POST /gateway/v1/{}/generate", caller.0, family.path);
-    let (idempotency, pass_trace) = (key.map(|key| (scope, key)), headers.contains_key("traceparent"));
-    let wanted = Wanted { family, order, body, body_sha256, content_type, metadata, pass_trace, idempotency };
+    let wanted = Wanted {
+        family,
+        order,
+        body,
+        body_sha256,
+        content_type,
+        metadata,
+        pass_trace: headers.contains_key("traceparent"),
+        scope,
+        idempotency_key: key,
+        request_id: idempotency::request_id(headers),
+        patience: idempotency::patience(headers).map_or(counter.repeat_wait, |wait| wait.min(counter.repeat_wait)),
+    };
     let (answer, answered) = oneshot::channel();
     let gateway = counter.gateway.clone();
     // A caller that hangs up drops this future, not the purchase.
@@ -191,13 +205,13 @@ fn refusal(error: PurchaseError) -> Problem {
 
 /// The provider's answer unchanged, or the problem where there was none.
 fn sold(bought: Bought) -> Result<Response, Problem> {
-    let Bought { generation, reply, replayed, recorded } = bought;
+    let Bought { generation, reply, replayed, is_repeat, recorded } = bought;
     let Some(status) = reply.http_status.and_then(|status| StatusCode::from_u16(status).ok()) else {
-        let mut problem = named(no_answer(&reply), generation);
+        let mut problem = named(no_answer(&reply, is_repeat), generation);
         if replayed {
             problem = problem.with_header(idempotency::REPLAYED, HeaderValue::from_static("true"));
         }
-        return Err(problem);
+        return Err(if is_repeat { idempotency::repeat_of(problem, generation) } else { problem });
     };
     let mut response = (status, reply.body).into_response();
     let headers = response.headers_mut();
@@ -208,6 +222,9 @@ fn sold(bought: Bought) -> Result<Response, Problem> {
     put(headers, GENERATION, Some(generation.to_string()));
     if replayed {
         idempotency::mark_replayed(headers);
+    }
+    if is_repeat {
+        put(headers, idempotency::REPEAT_OF, Some(generation.to_string()));
     }
     if !recorded {
         headers.insert(UNRECORDED, HeaderValue::from_static("true"));
@@ -221,15 +238,25 @@ fn put(headers: &mut HeaderMap, name: HeaderName, value: Option<String>) {
     }
 }
 
-fn no_answer(reply: &Reply) -> Problem {
+/// When to come again after an answer was lost: at once, since it is here that the repeat waits.
+const LOST_RETRY_AFTER: Duration = Duration::from_secs(1);
+
+fn no_answer(reply: &Reply, is_repeat: bool) -> Problem {
     match reply.result {
         SubmitResult::NotSent => Problem::provider_unreachable(
             "There was no connection to the provider, so nothing was sent and nothing was charged. It is safe to send it again.",
         ),
-        SubmitResult::Accepted | SubmitResult::Refused | SubmitResult::Unclear => Problem::submit_unconfirmed(
-            "The purchase was sent and no usable answer came back: it may have been charged. Do not send it again; it is on \
-             record under the id in Recoup-Generation, and its webhook settles it if it was bought.",
-        ),
+        SubmitResult::Accepted | SubmitResult::Refused | SubmitResult::Unclear => {
+            let detail = if is_repeat {
+                "This repeats a purchase whose answer was lost, so it was not sent: it may have been charged. It is on record under \
+                 the id in Recoup-Repeat-Of. Ask again later; who wants another one sends an Idempotency-Key of its own."
+            } else {
+                "The purchase was sent and no usable answer came back: it may have been charged. It is on record under the id in \
+                 Recoup-Generation. The same request again is not sent: it waits for what became of this one."
+            };
+            let wait = reply.retry_after.as_deref().and_then(|seconds| seconds.parse().ok()).map(Duration::from_secs);
+            Problem::submit_unconfirmed(detail).retry_after(wait.unwrap_or(LOST_RETRY_AFTER))
+        }
     }
     .caused_by(&reply.said)
 }

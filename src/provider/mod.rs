@@ -68,20 +68,26 @@ pub struct ProviderClient {
     http: reqwest::Client,
     /// For purchases: a fresh connection for each, so that nothing is ever sent twice.
     purchases: reqwest::Client,
-    timeout: Duration,
+    purchase_timeout: Duration,
     base_url: String,
     api_key: Secret,
 }
 
 impl ProviderClient {
-    /// A client for the provider at `base_url`.
+    /// A client for the provider at `base_url`. `timeout`: of a read, `purchase_timeout`: of a purchase, without the time its upload
+    /// takes.
     ///
     /// # Errors
     /// [`ClientError`] when TLS cannot be set up.
-    pub fn new(base_url: &Url, api_key: Secret, timeout: Duration) -> Result<Self, ClientError> {
+    pub fn new(
+        base_url: &Url,
+        api_key: Secret,
+        timeout: Duration,
+        purchase_timeout: Duration,
+    ) -> Result<Self, ClientError> {
         let base_url = base_url.as_str().trim_end_matches('/').to_owned();
         let purchases = client_builder(timeout).pool_max_idle_per_host(0).build()?;
-        Ok(Self { http: http_client(timeout)?, purchases, timeout, base_url, api_key })
+        Ok(Self { http: http_client(timeout)?, purchases, purchase_timeout, base_url, api_key })
     }
 
     /// `GET /v1/{family}/generations/{id}` (provider.md section 3)

@@ -7,16 +7,21 @@ use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, RETRY
 
 use super::{ProviderClient, describe, read_bounded};
 use crate::domain::family::Family;
+use crate::domain::id::GenerationId;
 use crate::domain::purchase::Piece;
 use crate::telemetry::traces;
 
 /// Slowest upload that is waited for, in bytes a second: 67 MB of images need more than the usual time limit.
 const UPLOAD_BYTES_PER_SECOND: u64 = 256 * 1_024;
 const JSON: &str = "application/json";
+/// As the provider's own client names it.
+const IDEMPOTENCY_KEY: &str = "x-idempotency-key";
 
 /// A request for a purchase.
 #[derive(Clone, Debug)]
 pub struct Purchase {
+    /// Our id of it: the idempotency key towards the provider, for the case that it heeds one (provider.md section 13).
+    pub generation: GenerationId,
     /// What is bought from.
     pub family: &'static Family,
     /// The caller's body.
@@ -83,7 +88,8 @@ impl ProviderClient {
             .bearer_auth(self.api_key.expose())
             .header(CONTENT_TYPE, purchase.content_type.as_deref().unwrap_or(JSON))
             .header(CONTENT_LENGTH, length)
-            .timeout(self.timeout + Duration::from_secs(length / UPLOAD_BYTES_PER_SECOND))
+            .header(IDEMPOTENCY_KEY, purchase.generation.to_string())
+            .timeout(self.purchase_timeout + Duration::from_secs(length / UPLOAD_BYTES_PER_SECOND))
             .body(reqwest::Body::wrap_stream(body));
         let request = if purchase.pass_trace { traces::pass_on(request) } else { request };
         let response = match request.send().await {

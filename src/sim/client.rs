@@ -202,6 +202,10 @@ fn wanted(family: &'static Family, prompt: &str, asked: Option<(&'static str, u3
         content_type: None,
         metadata: None,
         pass_trace: false,
-        idempotency: key.map(|key| ("sim".to_owned(), key.clone())),
+        scope: "sim".to_owned(),
+        idempotency_key: key.cloned(),
+        request_id: None,
+        // Nobody waits here: time stands still meanwhile.
+        patience: Duration::ZERO,
     }
 }

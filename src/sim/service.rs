@@ -12,7 +12,7 @@ use super::world::World;
 use crate::clock::Clock;
 use crate::domain::callback::CallbackKeys;
 use crate::domain::schedule::Rules;
-use crate::flow::gateway::Gateway;
+use crate::flow::gateway::{Gateway, HeldRepeats};
 use crate::flow::intake::Intake;
 use crate::flow::reconcile::Reconciler;
 use crate::provider::Provider;
@@ -79,6 +79,7 @@ impl Service {
                 clock,
                 stop: CancellationToken::new(),
                 shutdown_timeout: Duration::from_secs(25),
+                held: HeldRepeats::default(),
             },
             reconciler,
             changes: store.changes(),

@@ -11,7 +11,7 @@ use crate::domain::id::GenerationId;
 use crate::domain::time::Time;
 
 /// How long a key is remembered (contract section 6).
-const KEPT: Duration = Duration::from_hours(24);
+pub(super) const KEPT: Duration = Duration::from_hours(24);
 
 /// A caller's key.
 #[derive(Clone, Debug, PartialEq, Eq)]

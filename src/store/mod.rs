@@ -27,6 +27,7 @@ mod plans;
 mod queue;
 mod record;
 mod redeliveries;
+mod repeats;
 mod reports;
 mod retention;
 mod row;
@@ -69,6 +70,7 @@ pub use outbox::{Batch, Handed, Wants};
 #[cfg(any(test, fuzzing))]
 pub(crate) use pages::cursor;
 pub use pages::{Filter, Order, Page, Paging};
+pub use repeats::{PurchaseRequest, PurchaseStanding};
 pub use reports::{Backlog, Bounded, DispatchCounts, Size, UnknownCode};
 pub use sessions::Session;
 pub use submissions::{Begun, Intent, SubmissionRecord};

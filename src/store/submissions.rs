@@ -7,6 +7,7 @@ use sqlx::sqlite::SqliteRow;
 
 use super::idempotency::{Idempotency, Repeated};
 use super::record::expect_one;
+use super::repeats::PurchaseRequest;
 use super::row::Row;
 use super::rows::{self, COLUMNS, impossible};
 use super::tx::Tx;
@@ -14,11 +15,12 @@ use super::{Store, StoreError};
 use crate::domain::decision::{Decision, Fact, Submission};
 use crate::domain::error_code::ErrorCode;
 use crate::domain::family::Family;
-use crate::domain::generation::{Details, Generation, Via};
+use crate::domain::generation::{Details, Generation, State, Via};
 use crate::domain::id::GenerationId;
-use crate::domain::purchase::{Reply, SubmitResult};
+use crate::domain::purchase::{Reply, RequestOptions, SubmitResult};
 use crate::domain::schedule::Rules;
 use crate::domain::time::Time;
+use crate::planted;
 
 /// Purchases ended in one transaction at the start.
 const INTERRUPTED_MAX: u32 = 200;
@@ -36,8 +38,10 @@ pub struct Intent {
     pub callback_url: Option<String>,
     /// Length of the request's body.
     pub request_bytes: u64,
-    /// SHA-256 of the request's body as the caller sent it.
-    pub request_sha256: [u8; 32],
+    /// What is asked for beside prompt, model and length.
+    pub options: RequestOptions,
+    /// By what it is recognised when it is sent again.
+    pub request: PurchaseRequest,
     /// The caller's key.
     pub idempotency: Option<Idempotency>,
 }
@@ -48,7 +52,9 @@ pub enum Begun {
     /// It may be sent now.
     New,
     /// The key was used before: nothing may be sent.
-    Repeated(Repeated<Reply>),
+    KeyUsed(Repeated<Reply>),
+    /// The same was sent before, and its caller cannot know what became of it: nothing may be sent.
+    Repeats(GenerationId),
 }
 
 /// A purchase as it is shown.
@@ -62,6 +68,8 @@ pub struct SubmissionRecord {
     pub request_bytes: i64,
     /// SHA-256 of the request's body as the caller sent it.
     pub request_sha256: Vec<u8>,
+    /// What is asked for beside prompt, model and length.
+    pub options: RequestOptions,
     /// What came of it; `None` while it is under way.
     pub reply: Option<Reply>,
 }
@@ -113,7 +121,7 @@ impl Store {
     /// [`StoreError`] when the database cannot be read.
     pub async fn submission(&self, id: GenerationId) -> Result<Option<SubmissionRecord>, StoreError> {
         let sql = format!(
-            "SELECT {REPLY}, sent_at, answered_at, request_bytes, request_sha256 FROM submissions
+            "SELECT {REPLY}, sent_at, answered_at, request_bytes, request_sha256, options FROM submissions
              WHERE generation = (SELECT id FROM generations WHERE uid = ?1)"
         );
         let row =
@@ -124,6 +132,7 @@ impl Store {
                 answered_at: row.get::<Option<i64>>("answered_at")?.map(Time::from_ms),
                 request_bytes: row.get("request_bytes")?,
                 request_sha256: row.get("request_sha256")?,
+                options: options(row.get("options")?)?,
                 reply: reply(&row)?,
             })
         };
@@ -148,7 +157,12 @@ pub(super) fn reply(row: &impl Row) -> Result<Option<Reply>, StoreError> {
     }))
 }
 
-static KEPT_REPLY: LazyLock<String> =
+fn options(json: Option<String>) -> Result<RequestOptions, StoreError> {
+    let Some(json) = json else { return Ok(RequestOptions::default()) };
+    serde_json::from_str(&json).map_err(|_| impossible("submissions", "options", 0))
+}
+
+pub(super) static KEPT_REPLY: LazyLock<String> =
     LazyLock::new(|| format!("SELECT {REPLY} FROM submissions WHERE generation = ?1"));
 static UNANSWERED: LazyLock<String> = LazyLock::new(|| {
     format!(
@@ -162,23 +176,31 @@ impl Tx<'_> {
         if let Some(idempotency) = &intent.idempotency
             && let Some(claim) = self.claimed(idempotency, now)?
         {
-            let answer = self.first(&KEPT_REPLY, params![claim.row], |row| reply(row))?.flatten();
-            return Ok(Begun::Repeated(claim.repeated(answer)));
+            let answer = self.kept_reply(claim.row)?;
+            return Ok(Begun::KeyUsed(claim.repeated(answer)));
+        }
+        if intent.idempotency.is_none()
+            && !planted::is(planted::Fault::RepeatSent)
+            && let Some(first) = self.repeated_purchase(&intent.request, now)?
+        {
+            return Ok(Begun::Repeats(first));
         }
         let new = Generation::new(intent.id, intent.family, Via::Gateway, now);
         let decision = rules.decide(&new, &Fact::Intended(intent.details.clone()), self.experience, now);
         let row = self.insert(&decision, now)?;
         self.execute(
-            "INSERT INTO submissions (generation, sent_at, request_bytes, request_sha256, callback_url)
-             VALUES (?1, ?2, ?3, ?4, ?5)",
+            "INSERT INTO submissions (generation, sent_at, request_bytes, request_sha256, callback_url, options)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
             params![
                 row,
                 now.as_ms(),
                 i64::try_from(intent.request_bytes).unwrap_or(i64::MAX),
-                intent.request_sha256.as_slice(),
+                intent.request.body_sha256.as_slice(),
                 intent.callback_url,
+                intent.options.to_json(),
             ],
         )?;
+        self.remember_request(&intent.request, row, now)?;
         if let Some(idempotency) = &intent.idempotency {
             self.claim(idempotency, row, None, now)?;
         }
@@ -204,6 +226,9 @@ impl Tx<'_> {
         }
         let decision = self.decide(rules, &stored, &Fact::Submission(submission), now)?;
         self.answer_submission(stored.row, reply, now)?;
+        if reply.is_certainly_unsold() && matches!(decision.generation.state, State::Rejected { .. }) {
+            self.free_request(stored.row)?;
+        }
         match reply.error_code.as_deref() {
             Some(code) if ErrorCode::of(code).is_none() => self.unknown_code(code, family, now)?,
             Some(_) | None => {}

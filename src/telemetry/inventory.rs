@@ -68,7 +68,7 @@ const UNSENT: Label = label("state", || vec![DispatchState::Pending.as_str(), Di
 const STATUS: Label = label("status", || Status::ALL.iter().map(|it| it.as_str()).collect());
 const ATTENTION: Label = label("attention", || Attention::ALL.iter().map(|it| it.as_str()).collect());
 const CREDITS: Label = label("state", || CreditState::ALL.iter().map(|it| it.as_str()).collect());
-const REMOVED: Label = label("what", || vec!["idempotency_keys", "payloads", "generations"]);
+const REMOVED: Label = label("what", || vec!["idempotency_keys", "purchase_requests", "payloads", "generations"]);
 /// The routes of the router, and `unmatched`.
 const ROUTE: Label = open("route");
 /// The HTTP statuses that we answer with.
@@ -127,6 +127,8 @@ inventory! {
     // Purchases
     PURCHASES = Counter, "recoup_purchases_total" [FAMILY, SOLD],
         "Purchases sent to the provider by what came of them; unclear ones may have been charged.";
+    PURCHASE_REPEATS = Counter, "recoup_purchase_repeats_total" [FAMILY],
+        "Purchases that repeat an earlier one and were not sent: they are answered with what becomes of the first.";
     // Reads
     CHECKS = Counter, "recoup_checks_total" [FAMILY, SAID],
         "Status reads by what the provider's answer means.";

@@ -22,6 +22,7 @@ struct Meters {
     outcomes_recovered: Counters,
     time_to_outcome: Histograms,
     purchases: Counters,
+    purchase_repeats: Counters,
     checks: Counters,
     provider_answers: Histograms,
     event_attempts: Counters,
@@ -47,6 +48,7 @@ pub(super) fn register() {
         outcomes_recovered: Counters::of(&all::OUTCOMES_RECOVERED),
         time_to_outcome: Histograms::of(&all::TIME_TO_OUTCOME),
         purchases: Counters::of(&all::PURCHASES),
+        purchase_repeats: Counters::of(&all::PURCHASE_REPEATS),
         checks: Counters::of(&all::CHECKS),
         provider_answers: Histograms::of(&all::PROVIDER_ANSWERS),
         event_attempts: Counters::of(&all::EVENT_ATTEMPTS),
@@ -121,6 +123,11 @@ pub fn purchase(family: &Family, result: SubmitResult) {
     with(|meters| meters.purchases.add(&[family.path, result.as_str()], 1));
 }
 
+/// A purchase that repeats an earlier one was not sent.
+pub fn purchase_repeat(family: &Family) {
+    with(|meters| meters.purchase_repeats.add(&[family.path], 1));
+}
+
 /// The provider was asked about a generation.
 pub fn check(family: &Family, answer: &Answer) {
     with(|meters| meters.checks.add(&[family.path, answer.word()], 1));
@@ -176,7 +183,7 @@ pub fn commit_failed() {
     with(|meters| meters.commits_failed.add(&[], 1));
 }
 
-/// Retention removed something: `idempotency_keys`, `payloads` or `generations`.
+/// Retention removed something: `idempotency_keys`, `purchase_requests`, `payloads` or `generations`.
 pub fn removed(what: &str, rows: usize) {
     with(|meters| meters.removed_rows.add(&[what], u64::try_from(rows).unwrap_or(0)));
 }

@@ -63,7 +63,9 @@ async fn remove(retention: &Retention, store: &Store, clock: &dyn Clock) -> Resu
     let batch = if planted::is(planted::Fault::RemovedAtOnce) { u32::MAX >> 1 } else { BATCH };
     let keys = store.prune_idempotency_keys(batch, now).await?;
     meters::removed("idempotency_keys", keys);
-    let mut removed = keys;
+    let requests = store.prune_purchase_requests(batch, now).await?;
+    meters::removed("purchase_requests", requests);
+    let mut removed = keys + requests;
     if !retention.payloads.is_zero() {
         let bodies = store.prune_bodies(now - retention.payloads, batch, now).await?;
         meters::removed("payloads", bodies);

@@ -32,7 +32,7 @@ impl Buyer {
             });
             let request = http.post(format!("{url}/gateway/v1/{O3}/generate")).bearer_auth(KEY);
             let body = json!({"prompt": key, "model": "kling_o3", "duration": "5"});
-            let answer = request.header("idempotency-key", &key).json(&body).send().await;
+            let answer = request.header("idempotency-key", &key).header("prefer", "wait=0").json(&body).send().await;
             let Ok(answer) = answer else {
                 self.open = Some(key);
                 return;

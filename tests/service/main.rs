@@ -28,6 +28,7 @@ mod promql;
 mod raw;
 mod receivers;
 mod reconcile;
+mod repeats;
 mod seats;
 mod support;
 mod telemetry;

@@ -16,10 +16,12 @@ const FAMILIES: [&str; 4] = [O3, "kling", "gemini", "seedance"];
 fn mix(chance: &mut fastrand::Rng) -> (&'static str, Value, Plan, Option<Fault>) {
     let family = FAMILIES[chance.usize(..FAMILIES.len())];
     let model = ["kling_o3", "kling_o3_pro"][chance.usize(..2)];
-    let mut body = json!({"prompt": "x"});
+    // Another one each time: an equal one after a lost answer would be a repeat, and not sent.
+    let prompt = format!("order {}", chance.u64(..));
+    let mut body = json!({"prompt": prompt});
     if family == O3 {
         let duration = ["5", "10", "15"][chance.usize(..3)];
-        body = json!({"prompt": "x", "model": model, "duration": duration});
+        body = json!({"prompt": prompt, "model": model, "duration": duration});
     }
     let plan = match chance.u8(..10) {
         0 | 1 => Plan::failed("CONTENT_POLICY_VIOLATION"),
@@ -205,7 +207,7 @@ async fn the_report_tells_apart_what_the_contract_tells_apart() {
     world.sandbox.fault_next_submit(Fault::ServerError);
     world.post("/gateway/v1/kling/o3-video/generate", &json!({"prompt": "x"})).await;
     world.sandbox.fault_next_submit(Fault::NoCredits { form: 1 });
-    world.post("/gateway/v1/kling/o3-video/generate", &json!({"prompt": "x"})).await;
+    world.post("/gateway/v1/kling/o3-video/generate", &json!({"prompt": "y"})).await;
     world.advance(minute).await;
     let sum = |count: u64, amount: &str| json!({"count": count, "amount": amount});
     let report = world.get("/v1/credits").await.expect(200);

@@ -121,6 +121,11 @@ async fn eventful() -> World {
     world.sandbox.plan_next(Plan::completed().lost());
     world.post(GENERATE, &order).await.expect(201);
     world.post(GENERATE, &json!({"prompt": "x", "model": "kling_o3", "duration": "7"})).await.expect(422);
+    // The same call twice.
+    for _ in 0..2 {
+        let call = world.http.post(format!("{}{GENERATE}", world.url)).bearer_auth(KEY).header("x-request-id", "one-call");
+        assert_eq!(call.json(&json!({"prompt": "x", "duration": "9"})).send().await.unwrap().status(), 422);
+    }
     let lost = world.buy(Plan::completed().lost()).await;
     let stuck = world.buy(Plan { fate: Fate::NeverEnds, ..Plan::completed() }).await;
     world.advance_s(600).await;
@@ -233,7 +238,7 @@ async fn money_queues_and_files_are_told_as_they_are() {
     assert_eq!(usd(&at_risk.to_string()), text(&credits["by_state"]["at_risk"]["amount"]));
     assert!(at_risk > 0.0, "what never ends was paid for");
     assert_eq!(usd(scrape.value("recoup_credits_recovered_usd", &[])), text(&credits["recovered"]["amount"]));
-    assert_eq!(scrape.value("recoup_generations", &[("status", "rejected")]), "1");
+    assert_eq!(scrape.value("recoup_generations", &[("status", "rejected")]), "2");
     assert_eq!(scrape.value("recoup_status_reads_limit", &[]), "48");
     assert_eq!(scrape.value("recoup_provider_key_refused", &[]), "0");
     assert_eq!(scrape.value("recoup_events_oldest_pending_age_seconds", &[]), "0", "all events have arrived");

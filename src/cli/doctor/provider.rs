@@ -108,7 +108,7 @@ async fn directly(config: &Config) -> anyhow::Result<Check> {
         return Ok(Check::skipped(KEY, "there is no family to ask about"));
     };
     let timeout = config.provider.request_timeout.0.min(TIMEOUT);
-    let client = ProviderClient::new(&config.provider.base_url, config.provider.api_key.clone(), timeout)?;
+    let client = ProviderClient::new(&config.provider.base_url, config.provider.api_key.clone(), timeout, timeout)?;
     Ok(judge(&client.status(family, &nobody).await, config))
 }
 
