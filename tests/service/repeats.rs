@@ -150,7 +150,7 @@ async fn a_repeat_of_a_lost_answer_waits_and_is_answered_with_the_purchase_that_
     {
         let body = json!({"prompt": format!("boat {n}")}).to_string();
         world.sandbox.fault_next_submit(Fault::Cut);
-        world.sandbox.plan_next(Plan::completed().taking(Duration::from_mins(2)));
+        world.sandbox.plan_next(Plan::completed().taking(Duration::from_secs(80)));
         let lost = send(&world, &headers, &body).await;
         let first = header(&lost, "recoup-generation").unwrap().to_owned();
         assert_eq!(header(&lost, "retry-after"), Some("1"), "the repeat waits here");
