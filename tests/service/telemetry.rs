@@ -10,6 +10,7 @@ use recoup::sandbox::{Fate, Plan};
 use recoup::secret::Secret;
 use recoup::telemetry::inventory::{ALL, Kind};
 use serde_json::{Value, json};
+use sqlx::Connection;
 use url::Url;
 
 use crate::outbox::{Recorder, SECRET};
@@ -123,7 +124,8 @@ async fn eventful() -> World {
     world.post(GENERATE, &json!({"prompt": "x", "model": "kling_o3", "duration": "7"})).await.expect(422);
     // The same call twice.
     for _ in 0..2 {
-        let call = world.http.post(format!("{}{GENERATE}", world.url)).bearer_auth(KEY).header("x-request-id", "one-call");
+        let call =
+            world.http.post(format!("{}{GENERATE}", world.url)).bearer_auth(KEY).header("x-request-id", "one-call");
         assert_eq!(call.json(&json!({"prompt": "x", "duration": "9"})).send().await.unwrap().status(), 422);
     }
     let lost = world.buy(Plan::completed().lost()).await;
@@ -244,7 +246,11 @@ async fn money_queues_and_files_are_told_as_they_are() {
     assert_eq!(scrape.value("recoup_events_oldest_pending_age_seconds", &[]), "0", "all events have arrived");
     assert_eq!(scrape.value("recoup_events_unsent", &[("state", "dead")]), "0");
     let file = world.folder.path().join("recoup.db");
-    assert_eq!(scrape.value("recoup_database_bytes", &[]), file.metadata().unwrap().len().to_string());
+    // As SQLite says: what is still in its log is counted.
+    let mut database = sqlx::SqliteConnection::connect(&world.config.database.url).await.unwrap();
+    let sql = "SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()";
+    let bytes: i64 = sqlx::query_scalar(sql).fetch_one(&mut database).await.unwrap();
+    assert_eq!(scrape.value("recoup_database_bytes", &[]), bytes.to_string());
     assert_ne!(scrape.value("recoup_disk_free_bytes", &[]), "0");
     let made = recoup::store::LastBackup::of(&file).unwrap();
     let at = scrape.value("recoup_last_backup_timestamp_seconds", &[]).parse::<f64>().unwrap();
