@@ -6,6 +6,7 @@
 use std::cmp::Reverse;
 use std::time::Duration;
 
+use super::family::Family;
 use super::id::GenerationId;
 use super::money::Usd;
 use super::time::Time;
@@ -15,6 +16,8 @@ use super::time::Time;
 pub struct Due {
     /// Which.
     pub id: GenerationId,
+    /// Of which family.
+    pub family: &'static Family,
     /// Since when.
     pub check_at: Time,
     /// When its time began.
@@ -122,6 +125,7 @@ mod tests {
         let began_at = check_at - Duration::from_secs(210);
         Due {
             id: GenerationId::fresh(check_at),
+            family: &crate::domain::family::FAMILIES[0],
             check_at,
             began_at,
             expected_by: Some(began_at + Duration::from_mins(3)),

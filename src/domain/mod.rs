@@ -15,6 +15,7 @@ pub mod generation;
 pub mod history;
 pub mod id;
 pub mod lanes;
+pub mod listing;
 pub mod money;
 pub mod money_report;
 pub mod notice;

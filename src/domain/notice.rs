@@ -69,12 +69,20 @@ impl Notice {
     pub fn parse(body: &[u8]) -> Result<Self, Unreadable> {
         let value: Value = serde_json::from_slice(body).map_err(|_| Unreadable::NotJson)?;
         fail_if_planted(&value);
+        Self::read(&value)
+    }
+
+    /// Reads a body whose JSON was read already.
+    ///
+    /// # Errors
+    /// [`Unreadable`] says what is missing.
+    pub fn read(value: &Value) -> Result<Self, Unreadable> {
         if !value.is_object() {
             return Err(Unreadable::NotAnObject);
         }
-        let provider_id = provider_id(&value)?;
+        let provider_id = provider_id(value)?;
         let status = value.get("status").and_then(Value::as_str).map(str::trim).filter(|word| !word.is_empty());
-        Ok(Self { provider_id, word: word(status.ok_or(Unreadable::NoStatus)?, &value) })
+        Ok(Self { provider_id, word: word(status.ok_or(Unreadable::NoStatus)?, value) })
     }
 }
 

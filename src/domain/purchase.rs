@@ -273,12 +273,17 @@ fn is_web_address(text: &str) -> bool {
 pub fn accepted(body: &[u8]) -> Option<(ProviderId, Option<Usd>)> {
     let answer: Value = serde_json::from_slice(body).ok()?;
     let provider_id = notice::provider_id(&answer).ok()?;
-    let price = match answer.get("price") {
-        Some(Value::String(text)) => Usd::parse(text.trim()).ok(),
-        Some(Value::Number(number)) => Usd::parse(&number.to_string()).ok(),
-        _ => None,
+    Some((provider_id, price(answer.get("price"))))
+}
+
+/// A price as the provider tells it; `None` for anything that is no positive decimal.
+pub fn price(told: Option<&Value>) -> Option<Usd> {
+    let price = match told? {
+        Value::String(text) => Usd::parse(text.trim()).ok(),
+        Value::Number(number) => Usd::parse(&number.to_string()).ok(),
+        Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
     };
-    Some((provider_id, price.filter(|price| price.as_micros() > 0)))
+    price.filter(|price| price.as_micros() > 0)
 }
 
 #[cfg(test)]

@@ -104,7 +104,7 @@ fn names_its_model(path: &str) -> bool {
 }
 
 /// For O3 video an identifier of family, seconds and tier, not the value that was sent (provider.md 9.1).
-fn model(generation: &Generation) -> Option<String> {
+pub(super) fn model(generation: &Generation) -> Option<String> {
     let (model, seconds) = (generation.request.model.as_ref()?, generation.request.duration_seconds);
     match (generation.family.path, seconds) {
         ("kling/o3-video", Some(seconds)) => {

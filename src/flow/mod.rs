@@ -5,4 +5,5 @@
 pub mod adopt;
 pub mod gateway;
 pub mod intake;
+mod lists;
 pub mod reconcile;

@@ -10,16 +10,18 @@ use std::time::Duration;
 use tokio::sync::{Mutex, mpsc, oneshot, watch};
 use tracing::{Instrument, Span};
 
+use super::lists::{ListChoice, Lists};
 use crate::clock::{Clock, JumpWatch};
-use crate::domain::decision::Decision;
+use crate::domain::decision::{Answer, Told};
 use crate::domain::id::{CheckId, GenerationId};
 use crate::domain::lanes::Lanes;
+use crate::domain::listing;
 use crate::domain::schedule::Rules;
 use crate::domain::time::Time;
 use crate::planted;
-use crate::provider::Provider;
 use crate::provider::budget::{Budget, IN_FLIGHT_MAX, Slot, Spent};
-use crate::store::{Reading, Store, StoreError};
+use crate::provider::{ListAnswer, Listing, Provider};
+use crate::store::{ListRead, Reading, Store, StoreError};
 use crate::telemetry::meters;
 
 /// Candidates looked at for every read that can be made: enough that the lanes have a choice.
@@ -28,6 +30,8 @@ const CANDIDATES: u32 = 64;
 const TURNS: u32 = 200;
 /// People's own requests that may wait for a read.
 const ASKS_MAX: usize = 64;
+/// A purchase whose answer has not come for so long is looked for.
+const LATE_ANSWER: Duration = Duration::from_secs(20);
 /// What a read may take beyond the request's own time limit, before it counts as dead.
 const LEASE_MARGIN: Duration = Duration::from_secs(30);
 
@@ -40,6 +44,9 @@ pub struct Reconciler {
     budget: Arc<Budget>,
     clock: Arc<dyn Clock>,
     lanes: Mutex<Lanes>,
+    lists: Lists,
+    /// When lost purchases are looked for next, in monotonic time.
+    look_for_lost_at: StdMutex<Option<Duration>>,
     under_way: UnderWay,
     jumps: StdMutex<JumpWatch>,
     lease: Duration,
@@ -48,15 +55,26 @@ pub struct Reconciler {
 /// A read that may be made: written down, and taken out of the budget.
 #[derive(Debug)]
 pub struct Permit {
-    reading: Reading,
+    target: Target,
     slot: Slot,
-    place: Place,
+}
+
+/// What is read.
+#[derive(Debug)]
+enum Target {
+    /// The status of one generation.
+    Status { reading: Reading, place: Place },
+    /// A list.
+    List { check: CheckId, choice: ListChoice, places: Vec<Place> },
 }
 
 impl Permit {
     /// What is asked about.
-    pub fn generation(&self) -> GenerationId {
-        self.reading.generation.id
+    pub fn generations(&self) -> Vec<GenerationId> {
+        match &self.target {
+            Target::Status { reading, .. } => vec![reading.generation.id],
+            Target::List { places, .. } => places.iter().map(|place| place.id).collect(),
+        }
     }
 }
 
@@ -196,6 +214,8 @@ impl Reconciler {
             budget,
             clock,
             lanes: Mutex::default(),
+            lists: Lists::default(),
+            look_for_lost_at: StdMutex::default(),
             under_way: UnderWay::default(),
             jumps: StdMutex::default(),
             lease,
@@ -231,12 +251,21 @@ impl Reconciler {
         if !self.budget.wait().is_zero() {
             return Ok(None);
         }
+        if let Some(permit) = self.next_for_lost().await? {
+            return Ok(Some(permit));
+        }
         for _ in 0..IN_FLIGHT_MAX {
             let now = self.clock.now();
             let (mut fresh, mut backlog) = self.store.due(CANDIDATES, now).await?;
             fresh.retain(|due| !self.under_way.holds(due.id));
             backlog.retain(|due| !self.under_way.holds(due.id));
             let Some(id) = self.lanes.lock().await.pick(&fresh, &backlog, now) else { return Ok(None) };
+            let due: Vec<_> = fresh.iter().chain(&backlog).collect();
+            let picked = due.iter().find(|due| due.id == id);
+            let choice = picked.and_then(|picked| self.lists.choose_for_due(picked, &due, self.clock.monotonic()));
+            if let Some(choice) = choice {
+                return self.begin_list(choice).await;
+            }
             match self.begin(id, false).await {
                 Ok(permit) => return Ok(Some(permit)),
                 // Settled or read meanwhile: not sent.
@@ -256,7 +285,7 @@ impl Reconciler {
         let place = self.under_way.enter(id).map_err(AskError::UnderWay)?;
         let slot = self.budget.take(asked_for)?;
         match self.store.begin_check(&self.rules, id, asked_for, self.lease, self.clock.now()).await {
-            Ok(Some(reading)) => Ok(Permit { reading, slot, place }),
+            Ok(Some(reading)) => Ok(Permit { target: Target::Status { reading, place }, slot }),
             Ok(None) => {
                 slot.give_back();
                 Err(AskError::Nothing)
@@ -272,8 +301,15 @@ impl Reconciler {
     ///
     /// # Errors
     /// [`StoreError`] when the answer was not kept: the read is made again once its lease is over.
-    pub async fn finish(&self, permit: Permit) -> Result<(CheckId, Decision), StoreError> {
-        let Permit { reading, slot, place } = permit;
+    pub async fn finish(&self, permit: Permit) -> Result<CheckId, StoreError> {
+        let Permit { target, slot } = permit;
+        match target {
+            Target::Status { reading, place } => self.finish_status(reading, place, slot).await,
+            Target::List { check, choice, places } => self.finish_list(check, choice, &places, slot).await,
+        }
+    }
+
+    async fn finish_status(&self, reading: Reading, place: Place, slot: Slot) -> Result<CheckId, StoreError> {
         let (generation, family) = (reading.generation.id, reading.generation.family);
         let Some(provider_id) = &reading.generation.provider_id else {
             return Err(StoreError::Failed(format!("a read about {generation}, which has no id")));
@@ -294,7 +330,74 @@ impl Reconciler {
             tracing::info!(%generation, status, recovered, "settled by a check");
         }
         place.done.send_replace(Some(reading.check));
-        Ok((reading.check, decision))
+        Ok(reading.check)
+    }
+
+    /// The next read of a list in which a lost purchase may stand.
+    async fn next_for_lost(&self) -> Result<Option<Permit>, StoreError> {
+        let now = self.clock.now();
+        let lost = self.store.lost_purchases(now - LATE_ANSWER).await?;
+        let choice = self.lists.choose_for_lost(&lost, self.clock.monotonic(), now);
+        let next = choice.as_ref().err().copied().flatten();
+        *self.look_for_lost_at.lock().unwrap_or_else(PoisonError::into_inner) = next;
+        match choice {
+            Ok(choice) => self.begin_list(choice).await,
+            Err(_) => Ok(None),
+        }
+    }
+
+    /// Takes the read of a list out of the budget and writes it down before it is made.
+    async fn begin_list(&self, choice: ListChoice) -> Result<Option<Permit>, StoreError> {
+        let Ok(slot) = self.budget.take(false) else { return Ok(None) };
+        let check = match self.store.begin_stray_check(self.clock.now()).await {
+            Ok(check) => check,
+            Err(error) => {
+                slot.give_back();
+                return Err(error);
+            }
+        };
+        self.lists.begin(&choice, self.clock.monotonic());
+        // What is being asked about already is not asked about twice.
+        let places = choice.due.iter().filter_map(|id| self.under_way.enter(*id).ok()).collect();
+        Ok(Some(Permit { target: Target::List { check, choice, places }, slot }))
+    }
+
+    async fn finish_list(
+        &self,
+        check: CheckId,
+        choice: ListChoice,
+        places: &[Place],
+        slot: Slot,
+    ) -> Result<CheckId, StoreError> {
+        let (list, family) = (choice.list, choice.family);
+        let asking = tracing::info_span!("check.list", otel.kind = "client", list = list.path, family = family.path);
+        let Listing { answer, http_status, said } = self.provider.list(list).instrument(asking).await;
+        let told = Told { answer: meaning(&answer), http_status, said, body: Vec::new() };
+        self.budget.learn(&told);
+        drop(slot);
+        let (now, today) = (self.clock.monotonic(), self.clock.now());
+        tracing::debug!(list = list.path, http_status, said = told.said, "asked the provider for a list");
+        let entries = match answer {
+            ListAnswer::Entries(entries) => entries,
+            ListAnswer::Absent | ListAnswer::Paused { .. } | ListAnswer::Nothing => {
+                self.lists.learn_silence(&choice, answer == ListAnswer::Absent, now);
+                self.store.record_no_list(check, told, today).await?;
+                return Ok(check);
+            }
+        };
+        let tells = entries.iter().any(|entry| listing::tells_of(list, family, entry));
+        let due = places.iter().map(|place| place.id).collect();
+        let read = ListRead { check, list, due };
+        let lost = choice.lost.clone();
+        let outcome = self.store.record_list(&self.rules, read, entries, http_status, lost, today).await?;
+        for found in &outcome.found {
+            tracing::info!(generation = %found, list = list.path, "a purchase whose answer was lost was found in a list");
+        }
+        self.lists.learn(&choice, tells, &outcome.told, now);
+        for place in places.iter().filter(|place| outcome.told.contains(&place.id)) {
+            place.done.send_replace(Some(check));
+        }
+        Ok(check)
     }
 
     /// When to look again at the latest: something is due, or the budget allows what is due already.
@@ -302,7 +405,21 @@ impl Reconciler {
     /// # Errors
     /// [`StoreError`] when the due list cannot be read.
     pub async fn next_look(&self) -> Result<Option<Time>, StoreError> {
+        let now = self.clock.now();
         let next = self.store.next_look_at().await?;
-        Ok(next.map(|next| next.max(self.clock.now() + self.budget.wait())))
+        let lost = *self.look_for_lost_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let lost = lost.map(|at| now + at.saturating_sub(self.clock.monotonic()));
+        let next = next.into_iter().chain(lost).min();
+        Ok(next.map(|next| next.max(now + self.budget.wait())))
+    }
+}
+
+/// What the answer of a list means for the budget.
+fn meaning(answer: &ListAnswer) -> Answer {
+    match answer {
+        // The provider is there and answers.
+        ListAnswer::Entries(_) | ListAnswer::Absent => Answer::NotFound,
+        ListAnswer::Paused { pause } => Answer::Paused { pause: *pause },
+        ListAnswer::Nothing => Answer::Nothing,
     }
 }

@@ -4,6 +4,7 @@
 //! fits into a path. Never decides anything about a generation, never retries.
 
 pub mod budget;
+pub(crate) mod list;
 mod submit;
 
 use std::time::Duration;
@@ -24,6 +25,8 @@ use crate::planted;
 use crate::secret::Secret;
 use crate::telemetry::meters::{self, Operation};
 
+pub use list::{ListAnswer, Listing};
+
 pub use crate::outgoing::{ClientError, http_client};
 pub use submit::{HttpAnswer, Purchase, Submitted};
 
@@ -38,6 +41,8 @@ pub const KEY_REFUSED_PAUSE: Duration = Duration::from_mins(5);
 pub trait Provider: std::fmt::Debug + Send + Sync {
     /// Reads the status of one generation. Never fails: an answer that tells nothing is an answer too.
     fn status<'a>(&'a self, family: &'static Family, provider_id: &'a ProviderId) -> BoxFuture<'a, Told>;
+    /// Reads the list of a family's latest generations. Never fails: that there is none is an answer too.
+    fn list<'a>(&'a self, family: &'static Family) -> BoxFuture<'a, Listing>;
     /// Sends a purchase. Never fails, never repeats.
     fn submit<'a>(&'a self, purchase: &'a Purchase) -> BoxFuture<'a, Submitted>;
 }
@@ -49,6 +54,15 @@ impl Provider for ProviderClient {
             let told = self.read_status(family, provider_id).await;
             meters::provider_answer(Operation::Status, told.http_status, watch.elapsed());
             told
+        })
+    }
+
+    fn list<'a>(&'a self, family: &'static Family) -> BoxFuture<'a, Listing> {
+        Box::pin(async move {
+            let watch = Stopwatch::start();
+            let listing = self.read_list(family).await;
+            meters::provider_answer(Operation::List, listing.http_status, watch.elapsed());
+            listing
         })
     }
 
@@ -103,7 +117,7 @@ impl ProviderClient {
             let elsewhere = headers.get("location").and_then(|location| location.to_str().ok()).unwrap_or_default();
             drop(self.http.get(elsewhere).bearer_auth(self.api_key.expose()).send().await);
         }
-        match read_bounded(response).await {
+        match read_bounded(response, ANSWER_BYTES_MAX).await {
             Ok(body) => understand(status, &headers, provider_id, self.without_key(body)),
             Err(said) => nothing(Some(status), said),
         }
@@ -161,13 +175,13 @@ fn nothing(status: Option<StatusCode>, said: String) -> Told {
 }
 
 /// Reads a body that nobody promised to be short.
-async fn read_bounded(mut response: reqwest::Response) -> Result<Vec<u8>, String> {
+async fn read_bounded(mut response: reqwest::Response, longest: usize) -> Result<Vec<u8>, String> {
     let mut body = Vec::new();
-    let bytes_max = if planted::is(planted::Fault::AnswersUnbounded) { usize::MAX } else { ANSWER_BYTES_MAX };
+    let bytes_max = if planted::is(planted::Fault::AnswersUnbounded) { usize::MAX } else { longest };
     loop {
         match response.chunk().await {
             Ok(Some(chunk)) if body.len() + chunk.len() > bytes_max => {
-                return Err(format!("the answer is longer than {ANSWER_BYTES_MAX} bytes"));
+                return Err(format!("the answer is longer than {longest} bytes"));
             }
             Ok(Some(chunk)) => body.extend_from_slice(&chunk),
             Ok(None) => return Ok(body),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, RETRY_AFTER};
 
-use super::{ProviderClient, describe, read_bounded};
+use super::{ANSWER_BYTES_MAX, ProviderClient, describe, read_bounded};
 use crate::domain::family::Family;
 use crate::domain::id::GenerationId;
 use crate::domain::purchase::Piece;
@@ -99,7 +99,7 @@ impl ProviderClient {
             Err(error) => return Submitted::NoAnswer(describe(&error)),
         };
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
-        match read_bounded(response).await {
+        match read_bounded(response, ANSWER_BYTES_MAX).await {
             Ok(body) => Submitted::Answered(HttpAnswer {
                 status,
                 content_type: text(&headers, &CONTENT_TYPE),

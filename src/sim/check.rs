@@ -10,7 +10,7 @@ use crate::domain::generation::{Generation, State, Status};
 use crate::domain::id::GenerationId;
 use crate::domain::outcome::{Source, Verification};
 use crate::domain::time::Time;
-use crate::sandbox::Fate;
+use crate::sandbox::{Fate, PingBody};
 use crate::store::Audit;
 
 /// Which invariant, and how it was broken.
@@ -81,7 +81,9 @@ impl Checker {
         }
         let settled = now.outcomes > outcomes;
         hold(!settled || step == Step::Word, "I8 time alone makes no outcome", say)?;
-        let unasked = now.state.status() == Status::Lost && now.provider_id.is_some() && now.watch.checks == 0;
+        // A list may have told about it as well.
+        let unheard = now.watch.checks == 0 && audit.answers == 0;
+        let unasked = now.state.status() == Status::Lost && now.provider_id.is_some() && unheard;
         hold(!unasked, "I8 what was never asked about is not given up", say)?;
         if now.state.settled_at().is_none() && now.state != State::Prepared {
             let next = now.next_look_at();
@@ -110,6 +112,8 @@ impl Checker {
         // contradiction that nobody answered in a day is shown.
         // One bound to an id that the provider lied about is visibly wrong for ever.
         let foreign = own.provider_id.as_ref().is_some_and(|id| id.as_str() != sold.purchase.id);
+        let misled = sold.purchase.plan.webhooks.iter().any(|ping| matches!(ping.body, PingBody::WrongId));
+        hold(!foreign || misled, "I13 a purchase is never taken for another one", say)?;
         let excused = (sold.lied_to && !sold.told)
             || ((foreign || own.state.outcome().is_some()) && own.attention.is_some())
             || (own.provider_id.is_none() && matches!(status, Status::Lost | Status::Unconfirmed));

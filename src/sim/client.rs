@@ -84,7 +84,7 @@ impl Sim<'_> {
         if let Some(key) = key {
             let earlier = self.orders.insert(key, maybe_sold);
             // Keys are kept for a day by the calendar; one that jumps ahead by years forgets them.
-            let again = earlier == Some(true) && !bought.replayed && self.jumped_at.is_none();
+            let again = earlier == Some(true) && !bought.is_repeat && self.jumped_at.is_none();
             self.hold(!again, "P4 the same key never buys twice", || format!("{bought:?}"))?;
         }
         Ok(())

@@ -8,7 +8,7 @@ use sha2::Digest;
 use super::SimError;
 use super::check::Checker;
 use super::machine::{APART, Event, Sim};
-use super::world::Mood;
+use super::world::{Lists, Mood};
 use crate::store::Memory;
 
 /// What kind of world it is.
@@ -77,6 +77,7 @@ impl Sim<'_> {
             }
             self.push(at, Event::Buy { key, prompt, asked: None });
         }
+        self.world.inner().lists = [Lists::None, Lists::Documented, Lists::Own][self.chance.usize(0..3)];
         if !self.faults {
             return;
         }

@@ -282,12 +282,13 @@ impl<'m> Sim<'m> {
     pub(super) fn begin(&mut self, at: Duration, permit: Permit) -> Result<(), SimError> {
         self.events += 1;
         self.world.read_begins();
-        let id = permit.generation();
-        let twice = self.asked.contains(&id);
-        self.hold(!twice, "a read under way is not made twice", || id.to_string())?;
-        self.asked.push(id);
-        if self.faults && self.chance.u8(0..20) == 0 {
-            self.push(at + Duration::from_millis(10), Event::Ask { about: Some(id) });
+        let ids = permit.generations();
+        let twice = ids.iter().any(|id| self.asked.contains(id));
+        self.hold(!twice, "a read under way is not made twice", || format!("{ids:?}"))?;
+        self.asked.extend(&ids);
+        let again = self.faults && self.chance.u8(0..20) == 0;
+        if let Some(id) = ids.first().filter(|_| again) {
+            self.push(at + Duration::from_millis(10), Event::Ask { about: Some(*id) });
         }
         let latency = Duration::from_millis(self.chance.u64(20..1_500));
         let latency = if self.world.inner().mood == Mood::Down { latency * 15 } else { latency };
@@ -301,9 +302,9 @@ impl<'m> Sim<'m> {
     async fn answer(&mut self, permit: u64) -> Result<(), SimError> {
         // The process that asked may be gone.
         let (Some(permit), Some(service)) = (self.permits.remove(&permit), &self.service) else { return Ok(()) };
-        let id = permit.generation();
+        let ids = permit.generations();
         service.reconciler.finish(permit).await?;
-        self.asked.retain(|asked| *asked != id);
+        self.asked.retain(|asked| !ids.contains(asked));
         self.wake(self.clock.monotonic());
         Ok(())
     }

@@ -17,7 +17,7 @@ use crate::domain::family::Family;
 use crate::domain::generation::State;
 use crate::domain::id::{GenerationId, ProviderId};
 use crate::domain::purchase::{Order, Piece};
-use crate::provider::{self, HttpAnswer, Provider, Submitted};
+use crate::provider::{self, HttpAnswer, ListAnswer, Listing, Provider, Submitted};
 use crate::sandbox::{ELSEWHERE, Fate, Ping, PingBody, Plan, Purchase, price};
 use crate::store::Store;
 
@@ -35,6 +35,17 @@ pub(super) enum Mood {
     Overrun,
     /// 401 for everything.
     KeyRefused,
+}
+
+/// Which lists the provider has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Lists {
+    /// None.
+    None,
+    /// Those of the paths without a slash.
+    Documented,
+    /// One of every family.
+    Own,
 }
 
 /// What the next purchase meets.
@@ -77,6 +88,7 @@ pub(super) struct Inner {
     by_id: HashMap<String, usize>,
     pub(super) mood: Mood,
     pub(super) counter: Counter,
+    pub(super) lists: Lists,
     /// Seconds by which status answers may lag behind webhooks.
     pub(super) lags: [u64; 4],
     /// Of so many one takes up to twice as long as documented; 0 for none.
@@ -114,6 +126,7 @@ impl World {
             by_id: HashMap::new(),
             mood: Mood::Well,
             counter: Counter::Sells,
+            lists: Lists::None,
             lags: [0; 4],
             slow_one_in: 30,
             pace: 100,
@@ -189,6 +202,42 @@ impl World {
         };
         let status = StatusCode::from_u16(status).unwrap_or_default();
         provider::understand(status, &headers, id, body)
+    }
+
+    /// The list of a family: a bare array, newest first.
+    fn latest(&self, family: &'static Family) -> Listing {
+        let now = self.clock.true_time();
+        let mut inner = self.inner();
+        let (mood, trouble) = (inner.mood, inner.chance.u8(0..2));
+        let lists = match inner.lists {
+            Lists::None => false,
+            Lists::Own => true,
+            Lists::Documented => !family.path.contains('/'),
+        };
+        let mut headers = HeaderMap::new();
+        let (status, body) = match mood {
+            Mood::Down if trouble == 0 => {
+                let said = "no answer".to_owned();
+                return Listing { answer: ListAnswer::Nothing, http_status: None, said };
+            }
+            Mood::Down => (503, "down".to_owned()),
+            Mood::KeyRefused => (401, "{}".to_owned()),
+            Mood::Overrun => {
+                let seconds = inner.chance.u64(1..90);
+                headers.insert(RETRY_AFTER, seconds.into());
+                inner.rest_until = self.clock.monotonic() + Duration::from_secs(seconds);
+                (429, "{}".to_owned())
+            }
+            Mood::Well if !lists => (404, "{}".to_owned()),
+            Mood::Well => {
+                let listed = inner.sold.iter().rev();
+                let listed =
+                    listed.filter(|sold| sold.purchase.family == family && sold.purchase.plan.fate != Fate::Forgotten);
+                let listed = listed.map(|sold| sold.purchase.status_body(now - sold.lag)).take(100);
+                (200, serde_json::Value::from_iter(listed).to_string())
+            }
+        };
+        provider::list::understand(status, &headers, body.as_bytes())
     }
 
     async fn sell(&self, request: &provider::Purchase) -> Submitted {
@@ -293,6 +342,10 @@ impl Inner {
 impl Provider for World {
     fn status<'a>(&'a self, family: &'static Family, provider_id: &'a ProviderId) -> BoxFuture<'a, Told> {
         Box::pin(std::future::ready(self.answer(family, provider_id)))
+    }
+
+    fn list<'a>(&'a self, family: &'static Family) -> BoxFuture<'a, Listing> {
+        Box::pin(std::future::ready(self.latest(family)))
     }
 
     fn submit<'a>(&'a self, purchase: &'a provider::Purchase) -> BoxFuture<'a, Submitted> {

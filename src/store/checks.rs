@@ -22,7 +22,7 @@ use crate::domain::schedule::Rules;
 use crate::domain::time::Time;
 
 /// Longest answer kept as evidence, in bytes; no documented status answer comes near it.
-const BODY_BYTES_MAX: usize = 16 * 1_024;
+pub(super) const BODY_BYTES_MAX: usize = 16 * 1_024;
 
 /// More reads than can be under way when a process ends.
 const INTERRUPTED_MAX: u32 = 256;
@@ -61,7 +61,7 @@ impl Store {
     pub async fn due(&self, limit: u32, now: Time) -> Result<(Vec<Due>, Vec<Due>), StoreError> {
         let read = async |order: &str| {
             let sql = format!(
-                "SELECT id, uid, check_at, created_at, submitted_at, expected_by, running_streak, price_micros,
+                "SELECT id, uid, family, check_at, created_at, submitted_at, expected_by, running_streak, price_micros,
                         (claim IS NOT NULL OR deliveries > 0) AS doubted FROM generations
                  WHERE check_at <= ?1 ORDER BY check_at {order} LIMIT ?2"
             );
@@ -222,7 +222,7 @@ impl Store {
     /// [`StoreError`] when the database cannot be read.
     pub async fn last_reads(&self, count: u32) -> Result<Vec<(Time, Option<Time>)>, StoreError> {
         let rows: Vec<(i64, Option<i64>)> =
-            sqlx::query_as("SELECT sent_at, answered_at FROM checks ORDER BY id DESC LIMIT ?1")
+            sqlx::query_as("SELECT sent_at, answered_at FROM checks WHERE listed = 0 ORDER BY id DESC LIMIT ?1")
                 .bind(count)
                 .fetch_all(&self.readers)
                 .await?;
@@ -278,7 +278,7 @@ impl Tx<'_> {
         Ok(())
     }
 
-    fn answer_check(&self, check: CheckId, told: &Told, now: Time) -> Result<(), StoreError> {
+    pub(super) fn answer_check(&self, check: CheckId, told: &Told, now: Time) -> Result<(), StoreError> {
         let rows = self.execute(
             "UPDATE checks SET answered_at = ?1, answer = ?2, http_status = ?3, said = ?4, body = ?5 WHERE uid = ?6",
             params![
@@ -297,8 +297,10 @@ impl Tx<'_> {
 fn due(row: &SqliteRow) -> Result<Due, StoreError> {
     let uid: Vec<u8> = row.try_get("uid")?;
     let id: i64 = row.try_get("id")?;
+    let impossible = |column| super::rows::impossible("generations", column, id);
     Ok(Due {
-        id: GenerationId::from_bytes(&uid).ok_or_else(|| super::rows::impossible("generations", "uid", id))?,
+        id: GenerationId::from_bytes(&uid).ok_or_else(|| impossible("uid"))?,
+        family: Family::of_code(row.try_get("family")?).ok_or_else(|| impossible("family"))?,
         check_at: Time::from_ms(row.try_get("check_at")?),
         began_at: Time::from_ms(
             row.try_get::<Option<i64>, _>("submitted_at")?.map_or_else(|| row.try_get("created_at"), Ok)?,

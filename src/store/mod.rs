@@ -18,6 +18,7 @@ mod files;
 mod generations;
 mod idempotency;
 pub mod inspect;
+mod lists;
 mod lock;
 mod memory;
 mod outbox;
@@ -64,6 +65,7 @@ pub use deliveries::{Arrival, Delivery, DeliveryFilter, Received, Recorded, Repl
 pub use events::{Dispatch, EventFilter, Told};
 pub use generations::{Amended, Created, Creation, Refund, Render};
 pub use idempotency::{Idempotency, Repeated};
+pub use lists::{ListRead, ListTold};
 pub use lock::{Lock, LockError};
 pub use memory::Memory;
 pub use outbox::{Batch, Handed, Wants};

@@ -19,7 +19,10 @@ use crate::domain::time::Time;
 /// Statements that may walk or sort: where they begin, and why that ends soon.
 const MAY_WALK: [(&str, &str); 8] = [
     ("SELECT received_at FROM deliveries ORDER BY id DESC LIMIT 5000", "the newest rows, a bounded number"),
-    ("SELECT sent_at, answered_at FROM checks ORDER BY id DESC LIMIT", "the newest rows, as many as the budget"),
+    (
+        "SELECT sent_at, answered_at FROM checks WHERE listed = 0 ORDER BY id DESC LIMIT",
+        "the newest rows, as many as the budget",
+    ),
     ("SELECT c.id, g.uid FROM (SELECT id, generation, answered_at FROM checks ORDER BY id DESC LIMIT", "the same"),
     ("DELETE FROM bodies WHERE delivery IN (SELECT delivery FROM", "the oldest rows, a bounded number"),
     ("SELECT id, * FROM generations WHERE id IN", "the index of unanswered purchases holds few, at a start only"),

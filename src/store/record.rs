@@ -26,6 +26,8 @@ use crate::planted;
 static BY_ID: LazyLock<String> = LazyLock::new(|| format!("SELECT id, {COLUMNS} FROM generations WHERE uid = ?1"));
 static BY_PROVIDER_ID: LazyLock<String> =
     LazyLock::new(|| format!("SELECT id, {COLUMNS} FROM generations WHERE provider_id = ?1 AND family = ?2"));
+static BY_PROVIDER_ID_ANYWHERE: LazyLock<String> =
+    LazyLock::new(|| format!("SELECT id, {COLUMNS} FROM generations WHERE provider_id = ?1 LIMIT 1"));
 static INSERT: LazyLock<String> = LazyLock::new(|| format!("INSERT INTO generations ({COLUMNS}) VALUES ({MARKS})"));
 static UPDATE: LazyLock<String> =
     LazyLock::new(|| format!("UPDATE generations SET ({COLUMNS}) = ({MARKS}) WHERE id = ?"));
@@ -45,6 +47,11 @@ impl Tx<'_> {
         provider_id: &ProviderId,
     ) -> Result<Option<Stored>, StoreError> {
         self.first(&BY_PROVIDER_ID, params![rows::compact(provider_id), family.code()], |row| rows::read(row))
+    }
+
+    /// A generation of the provider's id in whichever family.
+    pub(super) fn by_provider_id_anywhere(&self, provider_id: &ProviderId) -> Result<Option<Stored>, StoreError> {
+        self.first(&BY_PROVIDER_ID_ANYWHERE, params![rows::compact(provider_id)], |row| rows::read(row))
     }
 
     /// Whether retention has removed the generation of our id.

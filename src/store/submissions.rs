@@ -157,7 +157,7 @@ pub(super) fn reply(row: &impl Row) -> Result<Option<Reply>, StoreError> {
     }))
 }
 
-fn options(json: Option<String>) -> Result<RequestOptions, StoreError> {
+pub(super) fn options(json: Option<String>) -> Result<RequestOptions, StoreError> {
     let Some(json) = json else { return Ok(RequestOptions::default()) };
     serde_json::from_str(&json).map_err(|_| impossible("submissions", "options", 0))
 }

@@ -138,6 +138,8 @@ pub fn check(family: &Family, answer: &Answer) {
 pub enum Operation {
     /// A status.
     Status,
+    /// A list.
+    List,
     /// A purchase.
     Submit,
 }
@@ -146,6 +148,7 @@ pub enum Operation {
 pub fn provider_answer(operation: Operation, http_status: Option<u16>, took: Duration) {
     let operation = match operation {
         Operation::Status => "status",
+        Operation::List => "list",
         Operation::Submit => "submit",
     };
     let answer = match http_status {

@@ -138,13 +138,13 @@ impl Sweeper {
     ) {
         self.status.send_replace(Swept { idle_until: None });
         let reconciler = Arc::clone(&self.reconciler);
-        let checking = asked_in.in_scope(|| tracing::info_span!("check", generation = %permit.generation()));
+        let checking = asked_in.in_scope(|| tracing::info_span!("check", generations = ?permit.generations()));
         let read = async move {
             let result = reconciler.finish(permit).await;
             if let Err(error) = &result {
                 tracing::error!(%error, "an answer of the provider was not kept; it will be asked again");
             }
-            then(result.map(|(check, _)| check).map_err(AskError::from));
+            then(result.map_err(AskError::from));
         };
         self.reads.spawn(read.instrument(checking));
     }
