@@ -133,6 +133,8 @@ pub enum Operation {
     Status,
     /// A purchase.
     Submit,
+    /// The balance.
+    Balance,
 }
 
 /// The provider has answered, or has not.
@@ -140,6 +142,7 @@ pub fn provider_answer(operation: Operation, http_status: Option<u16>, took: Dur
     let operation = match operation {
         Operation::Status => "status",
         Operation::Submit => "submit",
+        Operation::Balance => "balance",
     };
     let answer = match http_status {
         Some(429) => "429",
