@@ -6,6 +6,7 @@
 
 mod api;
 mod architecture;
+mod as_provider;
 mod cli;
 mod commands;
 mod credits;
@@ -29,6 +30,7 @@ mod raw;
 mod receivers;
 mod reconcile;
 mod seats;
+mod signatures;
 mod support;
 mod telemetry;
 mod traces;

@@ -35,6 +35,10 @@ impl Got {
         self.headers.contains_key(name)
     }
 
+    pub(crate) fn body(&self) -> &str {
+        &self.body
+    }
+
     pub(crate) fn json(&self) -> Value {
         serde_json::from_str(&self.body).unwrap()
     }
