@@ -26,13 +26,8 @@ pub struct ProviderBody {
 /// By which way the provider told something.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Channel {
-    /// A webhook that can be believed by itself.
-    Webhook {
-        /// Whether it said nothing that was not known.
-        is_repeat: bool,
-        /// The headers that are kept of it.
-        headers: DeliveryHeaders,
-    },
+    /// A webhook that can be believed by itself, and the headers that are kept of it.
+    Webhook(DeliveryHeaders),
     /// The answer to a status read.
     Read,
 }
@@ -61,12 +56,8 @@ pub struct ResultLink {
 fn agreeing<'b>(generation: &Generation, bodies: &'b [ProviderBody]) -> Option<(&'b ProviderBody, Map<String, Value>)> {
     bodies.iter().find_map(|body| {
         let notice = Notice::parse(&body.bytes).ok()?;
-        let repeats = matches!(body.channel, Channel::Webhook { is_repeat: true, .. });
         let ours = generation.provider_id.as_ref() == Some(&notice.provider_id);
-        // A repeat of an outcome may tell less than the first did; of one that runs it may tell how far it is.
-        let usable =
-            ours && says_the_same(generation, &notice.word) && !(repeats && generation.state.outcome().is_some());
-        let fields = usable.then(|| fields(&body.bytes)).flatten()?;
+        let fields = (ours && says_the_same(generation, &notice.word)).then(|| fields(&body.bytes)).flatten()?;
         Some((body, fields))
     })
 }
@@ -111,7 +102,9 @@ pub fn status(generation: &Generation, bodies: &[ProviderBody], sold: Option<&[u
 /// What a webhook would say where none did: a read found the outcome. `None` while the provider's id is not known.
 pub fn webhook(generation: &Generation, bodies: &[ProviderBody]) -> Option<Value> {
     let ours = shape::webhook(generation)?;
-    let told = agreeing(generation, bodies).map(|(_, told)| told).unwrap_or_default();
+    let mut told = agreeing(generation, bodies).map(|(_, told)| told).unwrap_or_default();
+    // What only a status answer has: the documentation of the webhook says so.
+    told.retain(|name, _| ours.contains_key(name) || !shape::ONLY_IN_STATUS.contains(&name.as_str()));
     Some(Value::Object(lay_over(generation, told, ours)))
 }
 
@@ -123,7 +116,7 @@ pub fn original_webhook<'b>(
     bodies.iter().find_map(|body| {
         let (body, _) = agreeing(generation, std::slice::from_ref(body))?;
         match &body.channel {
-            Channel::Webhook { headers, .. } => Some((body.bytes.as_slice(), headers)),
+            Channel::Webhook(headers) => Some((body.bytes.as_slice(), headers)),
             Channel::Read => None,
         }
     })
@@ -251,8 +244,8 @@ mod tests {
         ProviderBody { bytes: body.to_string().into_bytes(), channel: Channel::Read }
     }
 
-    fn webhook_of(body: &Value, is_repeat: bool) -> ProviderBody {
-        let channel = Channel::Webhook { is_repeat, headers: DeliveryHeaders::default() };
+    fn webhook_of(body: &Value) -> ProviderBody {
+        let channel = Channel::Webhook(DeliveryHeaders::default());
         ProviderBody { bytes: body.to_string().into_bytes(), channel }
     }
 
@@ -300,9 +293,6 @@ mod tests {
         assert!(!passed(completed(), &[]));
         let cut = ProviderBody { bytes: br#"{"generation_id":"p-1","sta"#.to_vec(), channel: Channel::Read };
         assert!(passed(completed(), &[cut, read(&body("completed", Some(LINK)))]), "the one before it is whole");
-        let repeat = webhook_of(&body("completed", Some(LINK)), true);
-        assert!(!passed(completed(), std::slice::from_ref(&repeat)), "it may tell less than the first");
-        assert!(passed(State::Processing, &[webhook_of(&body("processing", None), true)]), "it tells how far it is");
     }
 
     #[test]
@@ -357,10 +347,10 @@ mod tests {
         let o3 = generation("kling/o3-video", completed());
         let told = json!({"generation_id": "p-1", "status": "completed", "video_url": LINK, "x": 1});
         let lie = json!({"generation_id": "p-1", "status": "failed"});
-        let bodies = [read(&told), webhook_of(&told, true), webhook_of(&lie, false), webhook_of(&told, false)];
+        let bodies = [read(&told), webhook_of(&lie), webhook_of(&told)];
         let (bytes, _) = original_webhook(&o3, &bodies).unwrap();
         assert_eq!(bytes, told.to_string().as_bytes());
-        assert_eq!(original_webhook(&o3, &bodies[..3]), None);
+        assert_eq!(original_webhook(&o3, &bodies[..2]), None);
         let written = webhook(&o3, &[read(&told)]).unwrap();
         assert_eq!((&written["x"], &written["message"], written.get("description")), (&json!(1), &Value::Null, None));
     }

@@ -43,16 +43,16 @@ pub fn status(generation: &Generation) -> Option<Map<String, Value>> {
     Some(body)
 }
 
+/// Fields that webhooks do not repeat, but for those of Veo and Sora.
+pub(in crate::domain) const ONLY_IN_STATUS: [&str; 3] = ["prompt", "created_at", "description"];
+
 /// A webhook; `None` while the provider's id is not known. It always carries the reason, and never the prompt where the
 /// documentation has none in it (provider.md sections 4 and 10).
 pub fn webhook(generation: &Generation) -> Option<Map<String, Value>> {
     let family = generation.family;
     let mut body = status(generation)?;
-    body.remove("description");
-    if !matches!(family.path, "veo" | "sora") {
-        body.remove("prompt");
-        body.remove("created_at");
-    }
+    let repeats = matches!(family.path, "veo" | "sora");
+    body.retain(|name, _| repeats || !ONLY_IN_STATUS.contains(&name.as_str()));
     body.insert(family.reason_field.to_owned(), reason(family.path, generation.state.error()));
     Some(body)
 }

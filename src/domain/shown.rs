@@ -35,7 +35,7 @@ pub struct Shown {
     prompt: Option<String>,
     /// Where the result is; a completed one always has it.
     result_url: Option<String>,
-    /// Every link of the result, `result_url` first; only where one generation is read, not in lists and events.
+    /// Every link of the result, `result_url` first. Only of a completed one that is read by itself: not in lists and events.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     results: Option<Vec<ResultLink>>,

@@ -50,16 +50,27 @@ impl BalanceReader {
     /// [`BalanceError`] says why there is none.
     pub async fn read(&self) -> Result<HttpAnswer, BalanceError> {
         let mut last = self.last.lock().await;
-        if let Some((at, answer)) = &*last
-            && self.clock.monotonic().saturating_sub(*at) < KEPT_FOR
-        {
-            return answer.clone();
+        if let Some((at, answer)) = &*last {
+            let age = self.clock.monotonic().saturating_sub(*at);
+            match answer {
+                // Each refusal keeps a read for who comes back: who polls is refused from memory.
+                Err(BalanceError::Spent(Spent { wait })) if age < KEPT_FOR.min(*wait) => {
+                    return Err(BalanceError::Spent(Spent { wait: *wait - age }));
+                }
+                Ok(_) | Err(BalanceError::NoAnswer(_)) if age < KEPT_FOR => return answer.clone(),
+                Ok(_) | Err(_) => {}
+            }
         }
+        let answer = self.ask().await;
+        *last = Some((self.clock.monotonic(), answer.clone()));
+        answer
+    }
+
+    async fn ask(&self) -> Result<HttpAnswer, BalanceError> {
         let slot = self.budget.take(true)?;
         let asking = tracing::info_span!("balance.ask", otel.kind = "client");
         let answer = self.provider.balance().instrument(asking).await.map_err(BalanceError::NoAnswer);
         drop(slot);
-        *last = Some((self.clock.monotonic(), answer.clone()));
         answer
     }
 }

@@ -135,10 +135,10 @@ impl Api {
 
     /// The same with every link of its result.
     async fn view_whole(&self, generation: Generation) -> Result<Shown, Problem> {
-        let bodies = match generation.state.result_url() {
-            Some(_) => self.store.provider_bodies(&generation, self.rules.confirm).await?,
-            None => Vec::new(),
-        };
+        if generation.state.result_url().is_none() {
+            return Ok(self.view(generation));
+        }
+        let bodies = self.store.provider_bodies(&generation, self.rules.confirm).await?;
         let results = pass_through::results(&generation, &bodies);
         Ok(self.view(generation).with_results(results))
     }

@@ -16,7 +16,7 @@ use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 
 use super::document::refusals::Receiving;
-use super::document::requests::{ProviderWebhook, WebhookReceived};
+use super::document::requests::{ProviderWebhook, SignatureHeader, WebhookReceived};
 use super::extract::Named;
 use super::parameter::{OfFamily, OfToken};
 use super::probe::Probe;
@@ -48,7 +48,7 @@ pub struct Gate {
 /// on disk. Anything that is wrong with the URL, or with a signature where `webhook.provider_secrets` are set, gets the same 404; with a header `Recoup-Probe` in the request it comes back with one that
 /// only this process can give, by which `recoup doctor` knows its own service.
 #[utoipa::path(post, path = "/webhooks/{family}/{token}", tag = "webhooks", operation_id = "receive_webhook",
-    params(OfFamily, OfToken),
+    params(OfFamily, OfToken, SignatureHeader),
     request_body(content = ProviderWebhook),
     responses((status = 200, description = "Kept, or known already.", body = WebhookReceived), Receiving))]
 async fn receive(

@@ -6,7 +6,6 @@ use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
 use super::{Store, StoreError};
-use crate::domain::decision::Disposition;
 use crate::domain::delivery_headers::DeliveryHeaders;
 use crate::domain::generation::Generation;
 use crate::domain::id::GenerationId;
@@ -32,13 +31,16 @@ impl Store {
     ) -> Result<Vec<ProviderBody>, StoreError> {
         let mut bodies: Vec<(Time, ProviderBody)> = Vec::new();
         if generation.deliveries > 0 {
-            // accepted, duplicate, unknown status; verified
-            let sql = "SELECT d.received_at, d.disposition, b.body, b.headers FROM deliveries d INDEXED BY deliveries_generation
+            // accepted, duplicate, unknown status; verified. A repeat of an outcome may tell less than the first did; of one that runs it may
+            // tell how far it is.
+            let sql = "SELECT d.received_at, b.body, b.headers FROM deliveries d INDEXED BY deliveries_generation
                  CROSS JOIN bodies b ON b.delivery = d.id
-                 WHERE d.generation = (SELECT id FROM generations WHERE uid = ?1) AND d.disposition IN (1, 2, 6)
+                 WHERE d.generation = (SELECT id FROM generations WHERE uid = ?1)
+                   AND (d.disposition = 1 OR (?5 AND d.disposition IN (2, 6)))
                    AND (d.standing = 0 OR d.signature = 2 OR ?2) AND length(b.body) <= ?3 ORDER BY d.id DESC LIMIT ?4";
             let rows = sqlx::query(sql).bind(generation.id.as_bytes().as_slice()).bind(confirm == Confirm::Never);
-            let rows = rows.bind(BODY_BYTES_MAX).bind(BODIES_MAX).fetch_all(&self.readers).await?;
+            let rows = rows.bind(BODY_BYTES_MAX).bind(BODIES_MAX).bind(generation.state.outcome().is_none());
+            let rows = rows.fetch_all(&self.readers).await?;
             bodies = rows.iter().map(webhook).collect::<Result<_, StoreError>>()?;
         }
         if generation.watch.checks > 0 {
@@ -70,10 +72,7 @@ impl Store {
 
 fn webhook(row: &SqliteRow) -> Result<(Time, ProviderBody), StoreError> {
     let headers: Option<String> = row.try_get("headers")?;
-    let channel = Channel::Webhook {
-        is_repeat: Disposition::of_code(row.try_get("disposition")?) == Some(Disposition::Duplicate),
-        headers: read_headers(headers),
-    };
+    let channel = Channel::Webhook(read_headers(headers));
     Ok((Time::from_ms(row.try_get("received_at")?), ProviderBody { bytes: row.try_get("body")?, channel }))
 }
 

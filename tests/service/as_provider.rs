@@ -343,3 +343,23 @@ async fn a_failure_has_its_reason_where_every_client_looks() {
     let known = world.get("/v1/error-codes/CONTENT_POLICY_VIOLATION").await.expect(200);
     assert_eq!(told["description"], known["description"]);
 }
+
+#[tokio::test]
+async fn repeats_push_nothing_out_and_a_repeat_of_one_that_runs_tells_how_far_it_is() {
+    let world = World::new().await;
+    let id = buy(&world, "sora", Plan::completed().lost().taking(Duration::from_mins(20))).await;
+    let url = world.purchase(&id).callback_url.unwrap();
+    for percent in [10, 50, 90] {
+        let running = json!({"generation_id": id, "status": "processing", "progress_pct": percent});
+        world.webhook(&url, running.to_string()).await.expect(200);
+        assert_eq!(status(&world, "sora", &id).await["progress_pct"], json!(percent));
+    }
+    let done = json!({"generation_id": id, "status": "completed", "video_url": "https://x/v.mp4", "more": 1});
+    world.webhook(&url, done.to_string()).await.expect(200);
+    let less = json!({"generation_id": id, "status": "completed", "video_url": "https://x/v.mp4"});
+    for _ in 0..8 {
+        world.webhook(&url, less.to_string()).await.expect(200);
+    }
+    let told = status(&world, "sora", &id).await;
+    assert_eq!((&told["more"], told.get("progress_pct")), (&json!(1), None));
+}

@@ -41,6 +41,17 @@ impl IntoParams for IdempotencyKey {
     }
 }
 
+/// The header in which the provider signs a webhook.
+pub(in crate::http) struct SignatureHeader;
+
+impl IntoParams for SignatureHeader {
+    fn into_params(_in: impl Fn() -> Option<ParameterIn>) -> Vec<path::Parameter> {
+        let about = "HMAC-SHA256 of the raw body in hexadecimal, with or without `sha256=` before it. Verified where \
+                     `webhook.provider_secrets` are set: a wrong one is 404, a missing one is not refused.";
+        vec![header("X-RunBlob-Signature", about, of_type(Type::String))]
+    }
+}
+
 /// The header that labels a purchase.
 pub(in crate::http) struct MetadataHeader;
 
