@@ -24,7 +24,14 @@ pub struct BalanceReader {
     clock: Arc<dyn Clock>,
     /// The last answer, and when it came, in time that does not jump. Held while asking: one request at a time, and who waited for it
     /// gets its answer.
-    last: Arc<Mutex<Option<(Duration, Result<HttpAnswer, BalanceError>)>>>,
+    last: Arc<Mutex<Option<LastAnswer>>>,
+}
+
+/// What was answered, and when.
+#[derive(Debug)]
+struct LastAnswer {
+    at: Duration,
+    answer: Result<HttpAnswer, BalanceError>,
 }
 
 /// Why there is no answer.
@@ -50,19 +57,19 @@ impl BalanceReader {
     /// [`BalanceError`] says why there is none.
     pub async fn read(&self) -> Result<HttpAnswer, BalanceError> {
         let mut last = self.last.lock().await;
-        if let Some((at, answer)) = &*last {
+        if let Some(LastAnswer { at, answer }) = &*last {
             let age = self.clock.monotonic().saturating_sub(*at);
             match answer {
                 // Each refusal keeps a read for who comes back: who polls is refused from memory.
                 Err(BalanceError::Spent(Spent { wait })) if age < KEPT_FOR.min(*wait) => {
-                    return Err(BalanceError::Spent(Spent { wait: *wait - age }));
+                    return Err(BalanceError::Spent(Spent { wait: wait.saturating_sub(age) }));
                 }
                 Ok(_) | Err(BalanceError::NoAnswer(_)) if age < KEPT_FOR => return answer.clone(),
                 Ok(_) | Err(_) => {}
             }
         }
         let answer = self.ask().await;
-        *last = Some((self.clock.monotonic(), answer.clone()));
+        *last = Some(LastAnswer { at: self.clock.monotonic(), answer: answer.clone() });
         answer
     }
 

@@ -250,18 +250,12 @@ impl Dispatcher {
         };
         let webhook_told = generation.state.learned().is_some_and(|learned| learned.source == Source::Webhook);
         let original = pass_through::original_webhook(generation, &bodies).filter(|_| webhook_told);
-        let message = match original {
-            Some((body, headers)) => Message {
-                id,
-                timestamp_s,
-                body: body.to_vec(),
-                content_type: headers.content_type(),
-                provider_signature: headers.signature(),
-            },
-            None => {
-                let body = pass_through::webhook(generation, &bodies).map(|body| body.to_string()).unwrap_or_default();
-                Message { id, timestamp_s, body: body.into_bytes(), content_type: None, provider_signature: None }
-            }
+        let message = if let Some((body, headers)) = original {
+            let (content_type, provider_signature) = (headers.content_type(), headers.signature());
+            Message { id, timestamp_s, body: body.to_vec(), content_type, provider_signature }
+        } else {
+            let body = pass_through::webhook(generation, &bodies).map(|body| body.to_string()).unwrap_or_default();
+            Message { id, timestamp_s, body: body.into_bytes(), content_type: None, provider_signature: None }
         };
         self.sink.send(url, None, message).await
     }

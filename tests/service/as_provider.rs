@@ -324,8 +324,8 @@ async fn a_bot_that_repeats_after_refusals_and_polls_status_reads_why_it_failed(
         world.sandbox.plan_next(Plan::failed("TASK_FAILED").taking(Duration::from_secs(40)));
         let sold = bot.buy(family).await.unwrap();
         assert_eq!(world.sandbox.ledger().len(), count + 1, "{family}");
-        let (word, message) = bot.wait(family, &text(&sold[field])).await;
-        assert_eq!((word.as_str(), message.as_deref()), ("failed", Some("TASK_FAILED")), "{family}");
+        let (end, message) = bot.wait(family, &text(&sold[field])).await;
+        assert_eq!((end.as_str(), message.as_deref()), ("failed", Some("TASK_FAILED")), "{family}");
     }
     world.sandbox.plan_next(Plan::completed().taking(Duration::from_secs(40)));
     let sold = bot.buy("gemini").await.unwrap();

@@ -38,8 +38,8 @@ pub(super) async fn list(counter: Counter, family: &'static Family, query: &str)
 
 /// A whole number of the query; what the provider would not know is not looked at, as it does not.
 fn number(query: &str, name: &str, least: u32, most: u32, usual: u32) -> Result<u32, Problem> {
-    let last = form_urlencoded::parse(query.as_bytes()).filter(|(key, _)| key == name).last();
-    let Some((_, text)) = last else { return Ok(usual) };
+    let given = form_urlencoded::parse(query.as_bytes()).filter(|(key, _)| key == name).last();
+    let Some((_, text)) = given else { return Ok(usual) };
     text.parse().ok().filter(|number| (least..=most).contains(number)).ok_or_else(|| {
         let detail = format!("must be a whole number from {least} to {most}");
         Problem::invalid_parameters(format!("{name}: {detail}")).with_errors(vec![FieldError {
