@@ -13,7 +13,9 @@ use crate::clock::Clock;
 use crate::config::{Config, Endpoint, Scope};
 use crate::domain::callback::CallbackKeys;
 use crate::domain::event::EventKind;
+use crate::domain::provider_signature::ProviderSecrets;
 use crate::flow::adopt::Adopter;
+use crate::flow::balance::BalanceReader;
 use crate::flow::gateway::{Gateway, HeldRepeats};
 use crate::flow::intake::Intake;
 use crate::flow::reconcile::{Asks, Reconciler};
@@ -145,7 +147,7 @@ impl App {
             stop: stop.clone(),
         };
         let state = Arc::new(Everything {
-            intake: intake(&api),
+            intake: intake(config, &api),
             counter: counter(config, tasks.clone(), provider, Arc::clone(&budget), &api),
             api,
             gate: gate(config),
@@ -230,6 +232,7 @@ async fn dispatch(tasks: &Tasks, config: &Config, api: &Api) -> Result<(), Build
             target,
             wants,
             schedule: Arc::clone(&schedule),
+            confirm: api.rules.confirm,
             refund_window: api.rules.refund_window,
             sink: sink.clone(),
             store: api.store.clone(),
@@ -254,13 +257,14 @@ fn counter(config: &Config, tasks: Tasks, provider: Arc<dyn Provider>, budget: A
     };
     let adopter = Adopter {
         store: api.store.clone(),
-        provider,
+        provider: Arc::clone(&provider),
         rules: Arc::clone(&api.rules),
-        budget,
+        budget: Arc::clone(&budget),
         clock: Arc::clone(&api.clock),
         unknown: Arc::default(),
     };
-    Counter::new(gateway, adopter, tasks, bytes(config.gateway.max_body), config.gateway.repeat_wait.0)
+    let balance = BalanceReader::new(provider, budget, Arc::clone(&api.clock));
+    Counter::new(gateway, adopter, balance, tasks, bytes(config.gateway.max_body), config.gateway.repeat_wait.0)
 }
 
 fn bytes(size: bytesize::ByteSize) -> usize {
@@ -276,8 +280,9 @@ fn retention_of(config: &Config) -> Retention {
     }
 }
 
-fn intake(api: &Api) -> Intake {
+fn intake(config: &Config, api: &Api) -> Intake {
     Intake {
+        secrets: ProviderSecrets::new(config.webhook.signing_secrets()),
         store: api.store.clone(),
         rules: Arc::clone(&api.rules),
         keys: api.keys.clone(),

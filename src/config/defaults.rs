@@ -50,6 +50,8 @@ impl Default for Webhook {
     fn default() -> Self {
         Self {
             secrets: Vec::new(),
+            provider_secret: Secret::default(),
+            provider_secrets: Vec::new(),
             confirm: Confirm::Untrusted,
             max_body: ByteSize::kib(64),
             allow_ips: Vec::new(),

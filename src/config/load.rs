@@ -42,7 +42,7 @@ const PREFIX: &str = "RECOUP_";
 const FILE_VARIABLE: &str = "RECOUP_CONFIG";
 const DEFAULT_FILE: &str = "config.toml";
 /// What can be given as `x_file` too: one secret, or one a line.
-const SECRETS: [&str; 4] = ["api_key", "key", "secret", "secrets"];
+const SECRETS: [&str; 6] = ["api_key", "key", "secret", "secrets", "provider_secret", "provider_secrets"];
 
 impl Config {
     /// What a file of that text would mean, were there no environment and no files of secrets: for the fuzz targets.
@@ -169,7 +169,7 @@ fn read_secret_files(table: &mut Table, path: &str) -> Result<(), ConfigError> {
         }
         let text =
             std::fs::read_to_string(&file).map_err(|error| ConfigError::one(format!("{key}: {file}: {error}")))?;
-        let value = if name == "secrets" {
+        let value = if name.ends_with("secrets") {
             let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
             Value::Array(lines.map(|line| Value::String(line.to_owned())).collect())
         } else {

@@ -107,6 +107,10 @@ impl Provider {
 pub struct Webhook {
     /// HMAC keys of callback URLs: the first signs, all are accepted.
     pub secrets: Vec<Secret>,
+    /// What the provider signs webhooks with, where its dashboard gives one.
+    pub provider_secret: Secret,
+    /// Several of them during a rotation.
+    pub provider_secrets: Vec<Secret>,
     /// Whether the provider is asked before a webhook is believed.
     pub confirm: Confirm,
     /// Longest body.
@@ -115,6 +119,14 @@ pub struct Webhook {
     pub allow_ips: Vec<IpNet>,
     /// Networks of proxies whose `X-Forwarded-For` is believed.
     pub trusted_proxies: Vec<IpNet>,
+}
+
+impl Webhook {
+    /// What the provider may sign with.
+    pub fn signing_secrets(&self) -> impl Iterator<Item = &str> {
+        let all = self.provider_secrets.iter().chain([&self.provider_secret]);
+        all.filter(|secret| !secret.is_empty()).map(Secret::expose)
+    }
 }
 
 /// `[api]`

@@ -88,6 +88,15 @@ impl Config {
         for (index, secret) in self.webhook.secrets.iter().enumerate() {
             faults.check(!secret.is_empty(), &format!("webhook.secrets[{index}]"), "is empty");
         }
+        for (index, secret) in self.webhook.provider_secrets.iter().enumerate() {
+            faults.check(!secret.is_empty(), &format!("webhook.provider_secrets[{index}]"), "is empty");
+        }
+        let one = self.webhook.provider_secret.is_empty() || self.webhook.provider_secrets.is_empty();
+        faults.check(
+            one,
+            "webhook.provider_secret",
+            "give either provider_secret or, during a rotation, provider_secrets",
+        );
         let (mut names, mut secrets) = (HashSet::new(), HashSet::from([self.api.key.expose()]));
         for (index, key) in self.api.keys.iter().enumerate() {
             let path = format!("api.keys[{index}]");
@@ -149,8 +158,13 @@ impl Config {
 
     /// Whether any secret is in it.
     pub(super) fn holds_secrets(&self) -> bool {
-        let set = [&self.provider.api_key, &self.api.key].into_iter().any(|secret| !secret.is_empty());
-        set || !self.webhook.secrets.is_empty() || !self.api.keys.is_empty() || !self.events.endpoints.is_empty()
+        let set = [&self.provider.api_key, &self.api.key, &self.webhook.provider_secret]
+            .into_iter()
+            .any(|secret| !secret.is_empty());
+        set || !self.webhook.secrets.is_empty()
+            || !self.webhook.provider_secrets.is_empty()
+            || !self.api.keys.is_empty()
+            || !self.events.endpoints.is_empty()
     }
 
     fn warnings(&self) -> Vec<String> {
@@ -170,7 +184,9 @@ impl Config {
         let named = self.api.keys.iter().map(|key| (format!("api.keys.{}", key.name), &key.secret));
         let keys = named.chain([("api.key".to_owned(), &self.api.key)]);
         let callback = self.webhook.secrets.iter().map(|secret| ("webhook.secrets".to_owned(), secret));
-        for (key, secret) in keys.chain(callback) {
+        let signing = self.webhook.provider_secrets.iter().chain([&self.webhook.provider_secret]);
+        let signing = signing.map(|secret| ("webhook.provider_secrets".to_owned(), secret));
+        for (key, secret) in keys.chain(callback).chain(signing) {
             if !secret.is_empty() && secret.expose().len() < SECRET_BYTES_MIN {
                 warnings.push(format!(
                     "{key}: is shorter than {SECRET_BYTES_MIN} bytes and can be guessed; `recoup init` makes good ones"

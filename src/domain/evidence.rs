@@ -12,6 +12,7 @@ use sha2::{Digest, Sha256};
 use utoipa::ToSchema;
 
 use super::credits::CreditState;
+use super::delivery_headers::{DeliveryHeaders, Signature};
 use super::generation::{Attention, Generation, Status};
 use super::id::{CheckId, DeliveryId, GenerationId, ProviderId};
 use super::money::Usd;
@@ -146,6 +147,10 @@ pub struct Delivered {
     pub disposition: String,
     /// Why it could not be read.
     pub reason: Option<String>,
+    /// What is known of its signature; null for one without.
+    pub signature: Option<Signature>,
+    /// The headers that are kept of it, but for those that proxies of ours add.
+    pub headers: DeliveryHeaders,
     /// What it said.
     #[serde(flatten)]
     pub message: Message,
@@ -223,6 +228,10 @@ impl Evidence {
         for delivery in &self.deliveries {
             let reason = delivery.reason.as_ref().map(|reason| format!(" ({reason})")).unwrap_or_default();
             writeln!(page, "\n### {} {}{reason}", delivery.received_at, delivery.disposition)?;
+            if let Some(signature) = delivery.signature {
+                writeln!(page, "\nSignature: {}", signature.as_str())?;
+            }
+            headers(page, &delivery.headers)?;
             block(page, Some(&delivery.message))?;
         }
         writeln!(page, "\n## Status answers: {}", self.checks.len())?;
@@ -275,6 +284,18 @@ fn status(status: Option<u16>) -> String {
 /// A value that cannot break out of its cell.
 fn cell(value: &str) -> String {
     value.replace('\\', "\\\\").replace('|', "\\|").replace(['\n', '\r'], " ")
+}
+
+/// The headers of a delivery as a table.
+fn headers(page: &mut String, headers: &DeliveryHeaders) -> std::fmt::Result {
+    if headers.is_empty() {
+        return Ok(());
+    }
+    writeln!(page, "\n| header | value |\n|---|---|")?;
+    for (name, value) in &headers.0 {
+        writeln!(page, "| {} | {} |", cell(name), cell(value))?;
+    }
+    Ok(())
 }
 
 /// A body as a code block that it cannot break out of.
@@ -344,6 +365,8 @@ mod tests {
                 received_at: at(200),
                 disposition: "unreadable".to_owned(),
                 reason: Some("no JSON".to_owned()),
+                signature: Some(Signature::Verified),
+                headers: DeliveryHeaders([("x-a".to_owned(), "b|c".to_owned())].into()),
                 message: Message::hashed(0, &[0xcd], Some(Vec::new())),
             }],
             checks: vec![Checked {
@@ -368,7 +391,7 @@ mod tests {
              | attention | conflict |\n| result | https://cdn.example/v.mp4 |\n| error code | TIMEOUT |\n| error text | too \\| slow |\n\
              | learned by | webhook |\n\n## Purchase\n\nSent 2026-11-23T10:00:00Z, 3 bytes, SHA-256 `ab`. Answered \
              2026-11-23T10:00:01Z: HTTP 201, nothing yet.\n\n2 bytes, SHA-256 `{answer}`\n\n```\n{{}}\n```\n\n## Webhooks received: 1\n\n\
-             ### 2026-11-23T10:03:20Z unreadable (no JSON)\n\n0 bytes, SHA-256 `cd`\n\n## Status answers: 1\n\n\
+             ### 2026-11-23T10:03:20Z unreadable (no JSON)\n\nSignature: verified\n\n| header | value |\n|---|---|\n| x-a | b\\|c |\n\n0 bytes, SHA-256 `cd`\n\n## Status answers: 1\n\n\
              ### 2026-11-23T10:05:00Z no answer\n\nPut together 2026-11-23T10:15:00Z by recoup. All times are UTC.\n"
         );
         assert_eq!(evidence.to_markdown(), expected);

@@ -145,7 +145,11 @@ mod tests {
     }
 
     fn webhook(generation: &Generation) -> Fact {
-        Fact::Webhook { reference: crate::domain::callback::Reference::Generation(generation.id), notice: done() }
+        Fact::Webhook {
+            reference: crate::domain::callback::Reference::Generation(generation.id),
+            signed: false,
+            notice: done(),
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@
 pub mod callback;
 pub mod credits;
 pub mod decision;
+pub mod delivery_headers;
 pub mod diagnosis;
 pub mod error_code;
 pub mod event;
@@ -21,6 +22,8 @@ pub mod money_report;
 pub mod notice;
 pub mod outcome;
 pub mod pace;
+pub mod pass_through;
+pub mod provider_signature;
 pub mod purchase;
 pub mod refusal;
 pub mod schedule;

@@ -96,6 +96,10 @@ words! {
         Status = "status",
         /// Both.
         TokenAndStatus = "token+status",
+        /// The provider's own signature of the webhook.
+        Signature = "signature",
+        /// The token of a URL minted for the generation, and the provider's own signature.
+        TokenAndSignature = "token+signature",
     }
 }
 

@@ -6,20 +6,28 @@
 
 use serde_json::{Map, Value, json};
 
+use super::error_code::{ErrorCode, SILENT_DESCRIPTION, UNKNOWN_DESCRIPTION};
 use super::generation::{Generation, State};
 use super::outcome::Failure;
 use super::purchase::RequestOptions;
 
-/// The answer to a status read; `None` while the provider's id is not known.
-pub fn status(generation: &Generation) -> Option<Value> {
+/// The answer to a status read; `None` while the provider's id is not known. Holds every field that the provider's own client wants
+/// (provider.md 13), each of the type it wants: one that is missing or null there breaks it.
+pub fn status(generation: &Generation) -> Option<Map<String, Value>> {
     let family = generation.family;
     let mut body = Map::new();
     body.insert(family.id_field.to_owned(), json!(generation.provider_id.as_ref()?));
     body.insert("status".to_owned(), json!(word(&generation.state)));
-    body.insert("prompt".to_owned(), json!(generation.request.prompt));
+    body.insert("prompt".to_owned(), json!(generation.request.prompt.as_deref().unwrap_or_default()));
     result(&mut body, family.result_field, generation.state.result_url());
-    if names_its_model(family.path) {
+    if is_kling(family.path) || family.path == "seedance" {
         body.insert("model".to_owned(), json!(model(generation)));
+    }
+    if is_kling(family.path) {
+        body.insert("description".to_owned(), json!(description(generation.state.error())));
+    }
+    if family.path == "veo" {
+        body.insert("seed".to_owned(), Value::Null);
     }
     if matches!(family.path, "kling" | "veo" | "sora") {
         body.insert("created_at".to_owned(), json!(generation.began_at()));
@@ -29,20 +37,25 @@ pub fn status(generation: &Generation) -> Option<Value> {
     if failed || family.reason_in_status {
         body.insert(family.reason_field.to_owned(), reason(family.path, generation.state.error()));
     }
-    Some(Value::Object(body))
+    if failed {
+        // Clients of every family look here, whatever its documentation says (provider.md section 8).
+        body.entry("message").or_insert_with(|| reason("", generation.state.error()));
+    }
+    Some(body)
 }
+
+/// Fields that webhooks do not repeat, but for those of Veo and Sora.
+pub(in crate::domain) const ONLY_IN_STATUS: [&str; 3] = ["prompt", "created_at", "description"];
 
 /// A webhook; `None` while the provider's id is not known. It always carries the reason, and never the prompt where the
 /// documentation has none in it (provider.md sections 4 and 10).
-pub fn webhook(generation: &Generation) -> Option<Value> {
+pub fn webhook(generation: &Generation) -> Option<Map<String, Value>> {
     let family = generation.family;
-    let Value::Object(mut body) = status(generation)? else { return None };
-    if !matches!(family.path, "veo" | "sora") {
-        body.remove("prompt");
-        body.remove("created_at");
-    }
+    let mut body = status(generation)?;
+    let repeats = matches!(family.path, "veo" | "sora");
+    body.retain(|name, _| repeats || !ONLY_IN_STATUS.contains(&name.as_str()));
     body.insert(family.reason_field.to_owned(), reason(family.path, generation.state.error()));
-    Some(Value::Object(body))
+    Some(body)
 }
 
 /// The answer to a purchase whose own was lost; `None` while the provider's id is not known. What the provider's clients require is
@@ -99,19 +112,33 @@ fn reason(path: &str, error: Option<&Failure>) -> Value {
     }
 }
 
-fn names_its_model(path: &str) -> bool {
-    path.starts_with("kling/") || path == "seedance"
+/// Kling in any of its families.
+fn is_kling(path: &str) -> bool {
+    path == "kling" || path.starts_with("kling/")
 }
 
-/// For O3 video an identifier of family, seconds and tier, not the value that was sent (provider.md 9.1).
+/// The reason of a failure as a sentence: the provider's own, else what is known of its code.
+fn description(error: Option<&Failure>) -> Option<&str> {
+    let error = error?;
+    let known = error.code.as_deref().and_then(ErrorCode::of).map(|known| known.description);
+    let general = if error.is_silent() { SILENT_DESCRIPTION } else { UNKNOWN_DESCRIPTION };
+    Some(error.text.as_deref().or(known).unwrap_or(general))
+}
+
+/// For O3 video an identifier of family, seconds and tier, not the value that was sent (provider.md 9.1); for a family whose requests name
+/// no model its own word.
 pub(super) fn model(generation: &Generation) -> Option<String> {
-    let (model, seconds) = (generation.request.model.as_ref()?, generation.request.duration_seconds);
+    let own = match generation.family.models {
+        [only] => Some(only.name),
+        _ => None,
+    };
+    let (model, seconds) = (generation.request.model.as_deref().or(own)?, generation.request.duration_seconds);
     match (generation.family.path, seconds) {
         ("kling/o3-video", Some(seconds)) => {
             let tier = if model.ends_with("_pro") { "-pro" } else { "" };
             Some(format!("kling-o3-video-{seconds}s{tier}"))
         }
-        _ => Some(model.clone()),
+        _ => Some(model.to_owned()),
     }
 }
 
@@ -149,7 +176,7 @@ mod tests {
                 ),
             ] {
                 let generation = Generation { provider_id: Some(provider_id.clone()), state, ..new.clone() };
-                let body = status(&generation).unwrap().to_string();
+                let body = Value::Object(status(&generation).unwrap()).to_string();
                 let notice = Notice::parse(body.as_bytes()).unwrap();
                 assert_eq!(notice, Notice { provider_id: provider_id.clone(), word }, "{} {body}", family.path);
             }
@@ -167,7 +194,7 @@ mod tests {
         let provider_id = ProviderId::parse("p-1").ok();
         let new = Generation::new(GenerationId::fresh(now), family, Via::Gateway, now);
         let generation = Generation { provider_id, state, request, ..new };
-        [status(&generation), webhook(&generation)].map(|body| body.unwrap().to_string())
+        [status(&generation), webhook(&generation)].map(|body| Value::Object(body.unwrap()).to_string())
     }
 
     #[test]
@@ -216,23 +243,23 @@ mod tests {
         for (path, status, webhook) in [
             (
                 "kling/o3-video",
-                "generation_id model prompt status video_url",
+                "description generation_id model prompt status video_url",
                 "generation_id message model status video_url",
             ),
             (
                 "kling",
-                "completed_at created_at generation_id prompt status video_url",
-                "completed_at generation_id message status video_url",
+                "completed_at created_at description generation_id model prompt status video_url",
+                "completed_at generation_id message model status video_url",
             ),
             (
                 "kling/o1-photo",
-                "generation_id image_url message model prompt status",
+                "description generation_id image_url message model prompt status",
                 "generation_id image_url message model status",
             ),
             (
                 "veo",
-                "completed_at created_at error generation_id prompt status video_url",
-                "completed_at created_at error generation_id prompt status video_url",
+                "completed_at created_at error generation_id prompt seed status video_url",
+                "completed_at created_at error generation_id prompt seed status video_url",
             ),
             (
                 "sora",
@@ -248,6 +275,65 @@ mod tests {
         assert!(body.contains(r#""model":"kling-o3-video-5s-pro""#), "{body}");
         let [body, _] = written("seedance", done);
         assert!(body.contains(r#""model":"m_pro""#) && body.contains(r#""output":{"video_urls":["u"]}"#), "{body}");
+    }
+
+    /// What its models require (provider.md 13): texts that are never null, and the types of what may be.
+    #[test]
+    fn the_providers_own_client_can_read_every_family_in_every_state() {
+        let at = Time::from_ms(1_795_428_060_000);
+        let learned = Learned { source: Source::Webhook, verification: Verification::Token, recovered: false };
+        let failed = |code: Option<&str>, text: Option<&str>| {
+            let error = Failure { code: code.map(str::to_owned), text: text.map(str::to_owned) };
+            State::Failed { at, error, learned }
+        };
+        let states = [
+            State::Pending,
+            State::Processing,
+            State::Lost { at },
+            State::Completed { at, result_url: "https://x/v".to_owned(), learned },
+            failed(None, None),
+            failed(Some("TIMEOUT"), None),
+            failed(Some("NEVER_SEEN"), None),
+            failed(None, Some("it is late")),
+        ];
+        for family in FAMILIES {
+            for state in &states {
+                let provider_id = ProviderId::parse("p-1").ok();
+                let new = Generation::new(GenerationId::fresh(at), family, Via::Webhook, at);
+                let generation = Generation { provider_id, state: state.clone(), ..new };
+                let body = status(&generation).unwrap();
+                let say = format!("{} {body:?}", family.path);
+                for required in [family.id_field, "status", "prompt"] {
+                    assert!(body[required].is_string(), "{required}: {say}");
+                }
+                let text = |field: &str| body.get(field).is_none_or(|value| value.is_null() || value.is_string());
+                for optional in ["video_url", "image_url", "result_image_url", "model", "description", "message"] {
+                    assert!(text(optional), "{optional}: {say}");
+                }
+                let failed = matches!(state, State::Failed { .. });
+                if is_kling(family.path) {
+                    assert!(body.contains_key("model") && body["description"].is_string() == failed, "{say}");
+                }
+                if family.path == "veo" {
+                    assert!(text("created_at") && text("completed_at"), "{say}");
+                    assert!(body["seed"].is_null() && (body["error"].is_null() || body["error"].is_object()), "{say}");
+                }
+                assert!(!failed || body.contains_key("message"), "{say}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_failure_is_described_in_the_best_words_there_are() {
+        let words = |code: Option<&str>, text: Option<&str>| {
+            let error = Failure { code: code.map(str::to_owned), text: text.map(str::to_owned) };
+            description(Some(&error)).unwrap().to_owned()
+        };
+        assert_eq!(words(Some("TIMEOUT"), Some("it is late")), "it is late", "the provider's own");
+        assert_eq!(words(Some("TIMEOUT"), None), ErrorCode::of("TIMEOUT").unwrap().description);
+        assert_eq!(words(Some("NEVER_SEEN"), None), UNKNOWN_DESCRIPTION);
+        assert_eq!(words(None, None), SILENT_DESCRIPTION);
+        assert_eq!(description(None), None);
     }
 
     #[test]

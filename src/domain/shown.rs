@@ -14,6 +14,7 @@ use super::generation::{Attention, Generation, State, Status, Via};
 use super::id::{GenerationId, ProviderId};
 use super::money::Usd;
 use super::outcome::{Failure, Source, Verification};
+use super::pass_through::ResultLink;
 use super::time::Time;
 
 /// A generation, to be shown.
@@ -34,6 +35,10 @@ pub struct Shown {
     prompt: Option<String>,
     /// Where the result is; a completed one always has it.
     result_url: Option<String>,
+    /// Every link of the result, `result_url` first. Only of a completed one that is read by itself: not in lists and events.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    results: Option<Vec<ResultLink>>,
     /// Why it failed or was refused.
     error: Option<ErrorView>,
     /// What it costs; null while nobody told. Never zero for unknown.
@@ -126,6 +131,12 @@ impl ErrorView {
 }
 
 impl Shown {
+    /// The same with every link of the result.
+    #[must_use]
+    pub fn with_results(self, results: Vec<ResultLink>) -> Self {
+        Self { results: Some(results), ..self }
+    }
+
     /// As it is at `now`.
     pub fn of(generation: Generation, now: Time, refund_window: Duration) -> Self {
         let credits = CreditState::of(&generation, now, refund_window);
@@ -142,6 +153,7 @@ impl Shown {
             status: state.status(),
             attention: generation.attention,
             result_url,
+            results: None,
             error: state.error().map(ErrorView::of),
             price: generation.price,
             credits,

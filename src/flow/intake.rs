@@ -11,9 +11,11 @@ use tracing::field::{Empty, display};
 use crate::clock::Clock;
 use crate::domain::callback::{CallbackKeys, Reference};
 use crate::domain::decision::Disposition;
+use crate::domain::delivery_headers::{DeliveryHeaders, SIGNATURE, Signature};
 use crate::domain::family::Family;
 use crate::domain::id::DeliveryId;
 use crate::domain::notice::{Notice, Word};
+use crate::domain::provider_signature::{ProviderSecrets, Verdict};
 use crate::domain::schedule::Rules;
 use crate::planted;
 use crate::store::{Arrival, Recorded, Replay, Store, StoreError};
@@ -26,6 +28,20 @@ pub struct Authentic {
     reference: Reference,
 }
 
+/// What came with a webhook's body.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Envelope {
+    /// What is known of its signature; `None` without one.
+    pub signature: Option<Signature>,
+    /// The headers that are kept of it.
+    pub headers: DeliveryHeaders,
+}
+
+/// A webhook's signature was made with none of the provider's secrets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the signature is not the provider's")]
+pub struct WrongSignature;
+
 /// Takes webhooks in.
 #[derive(Clone, Debug)]
 pub struct Intake {
@@ -35,6 +51,8 @@ pub struct Intake {
     pub rules: Arc<Rules>,
     /// What vouches for them.
     pub keys: CallbackKeys,
+    /// What the provider signs with, where that is known.
+    pub secrets: ProviderSecrets,
     /// When it is.
     pub clock: Arc<dyn Clock>,
 }
@@ -63,14 +81,43 @@ impl Intake {
         Some(Authentic { family, reference })
     }
 
+    /// Looks at the headers of a webhook: its signature verified, and what of them is kept. `path`: as it was authenticated by.
+    ///
+    /// # Errors
+    /// [`WrongSignature`]; a missing one is none, because it is not known whether the provider signs every webhook.
+    pub fn open<'h>(
+        &self,
+        path: &str,
+        headers: impl Iterator<Item = (&'h str, &'h [u8])>,
+        body: &[u8],
+    ) -> Result<Envelope, WrongSignature> {
+        let headers: Vec<_> = headers.collect();
+        let signatures = headers.iter().filter(|(name, _)| *name == SIGNATURE).map(|(_, value)| *value);
+        let signature = match self.secrets.judge(body, signatures) {
+            Verdict::Missing => None,
+            Verdict::Unchecked => Some(Signature::Unchecked),
+            Verdict::Right => Some(Signature::Verified),
+            Verdict::Wrong => return Err(WrongSignature),
+        };
+        let token = path.rsplit_once('/').map_or(path, |(_, token)| token);
+        Ok(Envelope { signature, headers: DeliveryHeaders::kept(headers, token) })
+    }
+
     /// Takes an authentic webhook in. When this returns a [`Recorded`], everything about it is on disk.
     ///
     /// # Errors
     /// [`StoreError`] when nothing was kept: the provider has to send it again.
-    pub async fn receive(&self, authentic: Authentic, body: Vec<u8>) -> Result<Recorded, StoreError> {
+    pub async fn receive(
+        &self,
+        authentic: Authentic,
+        body: Vec<u8>,
+        envelope: Envelope,
+    ) -> Result<Recorded, StoreError> {
         let Authentic { family, reference } = authentic;
+        let Envelope { signature, headers } = envelope;
         let parsing = tracing::info_span!("webhook.parse", bytes = body.len());
         let arrival = parsing.in_scope(|| Arrival::of(family, reference, body, None));
+        let arrival = Arrival { signature, headers, ..arrival };
         if let Ok(Notice { word: Word::Unknown(word), .. }) = &arrival.notice {
             meters::webhook_unknown_status(family);
             tracing::warn!(

@@ -3,6 +3,7 @@
 //! Ask first, then write: no outside call is made while a write is open.
 
 pub mod adopt;
+pub mod balance;
 pub mod gateway;
 pub mod intake;
 mod lists;

@@ -24,6 +24,7 @@ use crate::domain::family::{FAMILIES, Family};
 use crate::domain::generation::{Attention, Generation, Status};
 use crate::domain::id::{CheckId, GenerationId, ProviderId};
 use crate::domain::outcome::Source;
+use crate::domain::pass_through;
 use crate::domain::shown::Shown;
 use crate::domain::time::Time;
 use crate::flow::reconcile::Asks;
@@ -130,6 +131,16 @@ pub(super) struct CheckView {
 impl Api {
     pub(super) fn view(&self, generation: Generation) -> Shown {
         Shown::of(generation, self.clock.now(), self.rules.refund_window)
+    }
+
+    /// The same with every link of its result.
+    async fn view_whole(&self, generation: Generation) -> Result<Shown, Problem> {
+        if generation.state.result_url().is_none() {
+            return Ok(self.view(generation));
+        }
+        let bodies = self.store.provider_bodies(&generation, self.rules.confirm).await?;
+        let results = pass_through::results(&generation, &bodies);
+        Ok(self.view(generation).with_results(results))
     }
 
     /// The generation of our id or the provider's.
@@ -242,7 +253,7 @@ pub(super) async fn one(
     query.end()?;
     let mut generation = api.find(&id).await?;
     if wait == 0 || generation.state.settled_at().is_some() {
-        return Ok(Json(api.view(generation)));
+        return Ok(Json(api.view_whole(generation).await?));
     }
     place.give_back();
     let watched = api.store.watch(generation.id);
@@ -262,7 +273,7 @@ pub(super) async fn one(
             () = api.stop.cancelled() => break,
         }
     }
-    Ok(Json(api.view(generation)))
+    Ok(Json(api.view_whole(generation).await?))
 }
 
 /// Everything that happened to a generation, oldest first.

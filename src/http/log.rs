@@ -13,7 +13,7 @@ use tracing::field::Empty;
 use tracing::{Instrument, Span};
 
 use super::page::{self, ForEyes};
-use super::problem::Problem;
+use super::problem::{Problem, Reader};
 use crate::clock::Clock;
 use crate::planted;
 use crate::telemetry::{meters, traces};
@@ -56,6 +56,7 @@ async fn answer(around: Around, request: Request, next: Next) -> Response {
     let route = matched.as_ref().map_or("unmatched", MatchedPath::as_str);
     let path = planted::is(planted::Fault::PathLogged).then(|| request.uri().path().to_owned());
     let route = path.as_deref().unwrap_or(route);
+    let reader = Reader::of(request.uri().path());
     let started = clock.monotonic();
     let response = if is_text(request.uri().path()) {
         next.run(request).await
@@ -72,7 +73,7 @@ async fn answer(around: Around, request: Request, next: Next) -> Response {
     }
     let mut response = match &problem {
         Some(problem) if response.extensions().get::<ForEyes>().is_some() => page::problem(problem, &id, clock.now()),
-        Some(problem) => problem.render(&id),
+        Some(problem) => problem.render(reader, &id),
         None => response,
     };
     let status = response.status();

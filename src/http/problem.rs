@@ -64,6 +64,31 @@ pub(super) struct Body<'p> {
     /// What is wrong field by field, where fields or parameters are at fault.
     #[serde(skip_serializing_if = "<[FieldError]>::is_empty")]
     errors: &'p [FieldError],
+    /// Only under `/gateway`: `title` once more, where the provider's clients look for a sentence.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    error: Option<&'p str>,
+    /// Only under `/gateway`: `detail` once more, where the provider's clients look for it next.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    message: Option<&'p str>,
+}
+
+/// Who reads a problem.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reader {
+    /// A client of our own API.
+    Ours,
+    /// A client of the provider, which knows nothing of problems (provider.md 13).
+    OfProvider,
+}
+
+impl Reader {
+    /// Who calls a path.
+    pub(super) fn of(path: &str) -> Self {
+        let gateway = path.strip_prefix("/gateway").is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+        if gateway { Self::OfProvider } else { Self::Ours }
+    }
 }
 
 macro_rules! problems {
@@ -135,6 +160,8 @@ problems! {
     provider_silent ProviderSilent = BAD_GATEWAY, "PROVIDER_SILENT", "The provider gave no usable answer";
     /// The body is no JSON.
     invalid_json InvalidJson = BAD_REQUEST, "INVALID_JSON", "Invalid JSON";
+    /// A parameter is wrong, as the provider would refuse it.
+    invalid_parameters InvalidParameters = UNPROCESSABLE_ENTITY, "INVALID_PARAMETERS", "Invalid parameters";
     /// The body has fields that are wrong.
     invalid_body InvalidBody = UNPROCESSABLE_ENTITY, "INVALID_BODY", "Invalid request body";
     /// The webhook cannot be read.
@@ -157,9 +184,18 @@ problems! {
 
 impl Code {
     /// What is answered.
-    pub(super) fn body<'p>(self, detail: &'p str, request_id: &'p str, errors: &'p [FieldError]) -> Body<'p> {
+    pub(super) fn body<'p>(
+        self,
+        reader: Reader,
+        detail: &'p str,
+        request_id: &'p str,
+        errors: &'p [FieldError],
+    ) -> Body<'p> {
         let r#type = format!("urn:recoup:problem:{}", self.as_str().to_ascii_lowercase().replace('_', "-"));
-        Body { r#type, title: self.title(), status: self.status().as_u16(), detail, code: self, request_id, errors }
+        let (title, status) = (self.title(), self.status().as_u16());
+        let for_provider = reader == Reader::OfProvider;
+        let (error, message) = (for_provider.then_some(title), for_provider.then_some(detail));
+        Body { r#type, title, status, detail, code: self, request_id, errors, error, message }
     }
 }
 
@@ -266,8 +302,8 @@ impl Problem {
     }
 
     /// Writes the body, once the request's id is known.
-    pub fn render(&self, request_id: &str) -> Response {
-        let body = self.code.body(&self.detail, request_id, &self.errors);
+    pub(super) fn render(&self, reader: Reader, request_id: &str) -> Response {
+        let body = self.code.body(reader, &self.detail, request_id, &self.errors);
         let mut response = (self.status(), Json(body)).into_response();
         let headers = response.headers_mut();
         headers.extend(self.headers.clone());

@@ -6,6 +6,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::domain::decision::Disposition;
+use crate::domain::delivery_headers::{DeliveryHeaders, Signature};
 use crate::domain::id::{DeliveryId, GenerationId};
 use crate::domain::time::Time;
 use crate::store::{Delivery, Page, Received};
@@ -29,6 +30,8 @@ pub(super) struct DeliveryView {
     body_sha256: String,
     /// The delivery whose body was run again.
     replay_of: Option<DeliveryId>,
+    /// What is known of its `X-RunBlob-Signature`; null for one without.
+    signature: Option<Signature>,
 }
 
 /// By which kind of callback URL a webhook came.
@@ -54,6 +57,7 @@ impl From<Delivery> for DeliveryView {
             body_bytes: delivery.body_bytes,
             body_sha256: hex::encode(delivery.body_sha256),
             replay_of: delivery.replay_of,
+            signature: delivery.signature,
         }
     }
 }
@@ -68,6 +72,8 @@ pub(super) struct ReceivedView {
     body: Option<String>,
     /// The body, where it is no text.
     body_base64: Option<String>,
+    /// The headers that are kept of it, names in lower case: no credentials, and nothing that holds its token. Removed with the body.
+    headers: DeliveryHeaders,
 }
 
 impl From<Received> for ReceivedView {
@@ -77,7 +83,7 @@ impl From<Received> for ReceivedView {
             Some(Ok(text)) => (Some(text), None),
             Some(Err(bytes)) => (None, Some(STANDARD.encode(bytes.as_bytes()))),
         };
-        Self { delivery: received.delivery.into(), body, body_base64 }
+        Self { delivery: received.delivery.into(), body, body_base64, headers: received.headers }
     }
 }
 

@@ -1,6 +1,7 @@
 //! `POST /webhooks/{family}/{token}`: the provider tells an outcome.
 //!
-//! Authenticates before it reads the body; answers 200 only after the commit. Every refusal before that looks the same.
+//! Authenticates before it reads the body, by the provider's signature once it has it; answers 200 only after the commit. Every refusal
+//! of who sends looks the same.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -15,14 +16,14 @@ use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 
 use super::document::refusals::Receiving;
-use super::document::requests::{ProviderWebhook, WebhookReceived};
+use super::document::requests::{ProviderWebhook, SignatureHeader, WebhookReceived};
 use super::extract::Named;
 use super::parameter::{OfFamily, OfToken};
 use super::probe::Probe;
 use super::problem::{self, Problem};
 use super::{AppState, Everything, extract};
 use crate::domain::decision::Disposition;
-use crate::flow::intake::{Authentic, Intake};
+use crate::flow::intake::{Authentic, Intake, WrongSignature};
 use crate::telemetry::meters;
 
 /// How long a commit is waited for (reliability.md, A18): the provider itself gives up after 30 seconds.
@@ -44,10 +45,10 @@ pub struct Gate {
 /// Takes a webhook of the provider.
 ///
 /// The URL is the credential: one is minted for each generation, one stands for each family. Answered only when what it says is
-/// on disk. Anything that is wrong with the URL gets the same 404; with a header `Recoup-Probe` in the request it comes back with one that
+/// on disk. Anything that is wrong with the URL, or with a signature where `webhook.provider_secrets` are set, gets the same 404; with a header `Recoup-Probe` in the request it comes back with one that
 /// only this process can give, by which `recoup doctor` knows its own service.
 #[utoipa::path(post, path = "/webhooks/{family}/{token}", tag = "webhooks", operation_id = "receive_webhook",
-    params(OfFamily, OfToken),
+    params(OfFamily, OfToken, SignatureHeader),
     request_body(content = ProviderWebhook),
     responses((status = 200, description = "Kept, or known already.", body = WebhookReceived), Receiving))]
 async fn receive(
@@ -57,14 +58,21 @@ async fn receive(
     request: Request,
 ) -> Result<Json<WebhookReceived>, Problem> {
     let Everything { intake, gate, crowds, .. } = &*state;
-    let headers = request.headers();
+    let (parts, body) = request.into_parts();
+    let headers = &parts.headers;
     let admitted = gate.admit(intake, &path, peer.ip(), headers);
     let authentic = admitted.map_err(|problem| gate.probe.seal(headers, problem))?;
-    let body = extract::body(request.into_body(), gate.body_bytes_max)
+    let body = extract::body(body, gate.body_bytes_max)
         .await
         .inspect_err(|problem| meters::webhook_refused(problem.code()))?;
+    let named = headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
+    let envelope = intake.open(&path, named, &body).map_err(|WrongSignature| {
+        meters::webhook_refused("WRONG_SIGNATURE");
+        tracing::warn!("a webhook by an authentic URL was refused: its signature is not the provider's");
+        gate.probe.seal(headers, nothing_here())
+    })?;
     let _place = crowds.webhook().await?;
-    let recording = tokio::time::timeout(RECORD_TIMEOUT, intake.receive(authentic, body)).await;
+    let recording = tokio::time::timeout(RECORD_TIMEOUT, intake.receive(authentic, body, envelope)).await;
     let recorded = recording.map_err(|_| {
         Problem::unavailable("The database takes too long. It may have been kept; send it again.")
             .retry_after(problem::UNAVAILABLE_RETRY_AFTER)
@@ -91,7 +99,7 @@ impl Gate {
         let admitted = self.is_allowed(self.sender(peer, headers));
         intake.authenticate(path).filter(|_| admitted).ok_or_else(|| {
             meters::webhook_refused("NOT_FOUND");
-            Problem::not_found("There is nothing here.")
+            nothing_here()
         })
     }
 
@@ -115,6 +123,10 @@ impl Gate {
         }
         sender
     }
+}
+
+fn nothing_here() -> Problem {
+    Problem::not_found("There is nothing here.")
 }
 
 fn contains(networks: &[IpNet], address: IpAddr) -> bool {

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use reqwest::StatusCode;
-use reqwest::header::{HeaderMap, RETRY_AFTER};
+use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, RETRY_AFTER};
 use url::Url;
 
 use crate::clock::Stopwatch;
@@ -45,6 +45,8 @@ pub trait Provider: std::fmt::Debug + Send + Sync {
     fn list<'a>(&'a self, family: &'static Family) -> BoxFuture<'a, Listing>;
     /// Sends a purchase. Never fails, never repeats.
     fn submit<'a>(&'a self, purchase: &'a Purchase) -> BoxFuture<'a, Submitted>;
+    /// Asks what is left on the account. Gives the answer whatever its status; the error says in a few words why there is none.
+    fn balance(&self) -> BoxFuture<'_, Result<HttpAnswer, String>>;
 }
 
 impl Provider for ProviderClient {
@@ -72,6 +74,16 @@ impl Provider for ProviderClient {
             let submitted = self.send_purchase(purchase).await;
             meters::provider_answer(Operation::Submit, submitted.http_status(), watch.elapsed());
             submitted
+        })
+    }
+
+    fn balance(&self) -> BoxFuture<'_, Result<HttpAnswer, String>> {
+        Box::pin(async move {
+            let watch = Stopwatch::start();
+            let answer = self.read_balance().await;
+            let status = answer.as_ref().ok().map(|answer| answer.status);
+            meters::provider_answer(Operation::Balance, status, watch.elapsed());
+            answer
         })
     }
 }
@@ -125,6 +137,21 @@ impl ProviderClient {
 }
 
 impl ProviderClient {
+    /// `GET /v1/data/balance` (provider.md section 1)
+    async fn read_balance(&self) -> Result<HttpAnswer, String> {
+        let url = format!("{}/v1/data/balance", self.base_url);
+        let sent = self.http.get(url).bearer_auth(self.api_key.expose()).send().await;
+        let response = sent.map_err(|error| describe(&error))?;
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        let body = self.without_key(read_bounded(response, ANSWER_BYTES_MAX).await?);
+        Ok(HttpAnswer {
+            status,
+            content_type: text(&headers, &CONTENT_TYPE),
+            retry_after: text(&headers, &RETRY_AFTER),
+            body,
+        })
+    }
+
     /// A body in which our key does not stand: somebody in between may have echoed the request's headers.
     fn without_key(&self, body: Vec<u8>) -> Vec<u8> {
         let key = self.api_key.expose().as_bytes();
@@ -172,6 +199,11 @@ fn retry_after(headers: &HeaderMap) -> Duration {
 fn nothing(status: Option<StatusCode>, said: String) -> Told {
     let http_status = status.map(|status| status.as_u16());
     Told { answer: Answer::Nothing, http_status, said, body: Vec::new() }
+}
+
+/// A header, where it is text.
+fn text(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
+    headers.get(name)?.to_str().ok().map(str::to_owned)
 }
 
 /// Reads a body that nobody promised to be short.

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, RETRY_AFTER};
+use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
 
-use super::{ANSWER_BYTES_MAX, ProviderClient, describe, read_bounded};
+use super::{ANSWER_BYTES_MAX, ProviderClient, describe, read_bounded, text};
 use crate::domain::family::Family;
 use crate::domain::id::GenerationId;
 use crate::domain::purchase::Piece;
@@ -86,7 +86,7 @@ impl ProviderClient {
             .purchases
             .post(url)
             .bearer_auth(self.api_key.expose())
-            .header(CONTENT_TYPE, purchase.content_type.as_deref().unwrap_or(JSON))
+            .header(CONTENT_TYPE, json_type(purchase.content_type.as_deref()))
             .header(CONTENT_LENGTH, length)
             .header(IDEMPOTENCY_KEY, purchase.generation.to_string())
             .timeout(self.purchase_timeout + Duration::from_secs(length / UPLOAD_BYTES_PER_SECOND))
@@ -119,8 +119,14 @@ fn bytes(body: &Bytes, piece: &Piece) -> Bytes {
     }
 }
 
-fn text(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
-    headers.get(name)?.to_str().ok().map(str::to_owned)
+/// The caller's own type where that is one of JSON: what was read as JSON is sent as JSON, whatever it was called (curl calls it a form).
+fn json_type(given: Option<&str>) -> &str {
+    given.filter(|given| is_json(given)).unwrap_or(JSON)
+}
+
+fn is_json(content_type: &str) -> bool {
+    let essence = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    essence == JSON || (essence.starts_with("application/") && essence.ends_with("+json"))
 }
 
 /// Why there was no connection: the innermost cause says it best (refused, unknown host, certificate).
@@ -130,4 +136,22 @@ fn why(error: &reqwest::Error) -> String {
         cause = inner;
     }
     format!("could not connect: {cause}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_read_as_json_is_sent_as_json() {
+        for json in
+            ["application/json", "Application/JSON; charset=utf-8", "application/problem+json", " application/json "]
+        {
+            assert_eq!(json_type(Some(json)), json);
+        }
+        let others = ["application/x-www-form-urlencoded", "text/plain", "text/json", "application/jsonp", "+json", ""];
+        for other in others.map(Some).into_iter().chain([None]) {
+            assert_eq!(json_type(other), JSON, "{other:?}");
+        }
+    }
 }

@@ -127,7 +127,9 @@ impl Checker {
 fn evidence(now: &Generation, audit: &Audit) -> Result<(), Fault> {
     let Some(learned) = now.state.learned() else { return Ok(()) };
     let kept = match (learned.source, learned.verification) {
-        (Source::Webhook, Verification::Token) => audit.deliveries > 0,
+        (Source::Webhook, Verification::Token | Verification::Signature | Verification::TokenAndSignature) => {
+            audit.deliveries > 0
+        }
         (Source::Webhook, Verification::Status | Verification::TokenAndStatus) => {
             audit.deliveries > 0 && audit.answers > 0
         }
@@ -142,7 +144,8 @@ fn transition(before: &Generation, now: &Generation) -> Result<(), Fault> {
         |state: &State| matches!(state, State::Completed { .. } | State::Failed { .. } | State::Rejected { .. });
     hold(!settled(&before.state) || settled(&now.state), "I2 a final state never goes back", say)?;
     let other = before.state.outcome().zip(now.state.outcome()).is_some_and(|(before, now)| !before.agrees(&now));
-    let asked = now.state.learned().is_some_and(|learned| learned.verification != Verification::Token);
+    let by_status = |word| matches!(word, Verification::Status | Verification::TokenAndStatus);
+    let asked = now.state.learned().is_some_and(|learned| by_status(learned.verification));
     hold(!other || asked, "I2 only the provider's own answer replaces an outcome", say)?;
     hold(before.provider_id.is_none() || before.provider_id == now.provider_id, "the provider's id stays", say)?;
     hold(before.price.is_none() || before.price == now.price, "a price is never overwritten", say)

@@ -17,6 +17,7 @@ use crate::domain::id::GenerationId;
 use crate::domain::notice::{Notice, Word};
 use crate::domain::purchase::{Order, SubmitResult};
 use crate::flow::gateway::{PurchaseError, Wanted};
+use crate::flow::intake::Envelope;
 use crate::sandbox::{Fate, PingBody};
 
 impl Sim<'_> {
@@ -146,7 +147,7 @@ impl Sim<'_> {
             return self.hold(false, "our own callback URL is authentic", || path.to_owned()).map(|()| false);
         };
         let notice = Notice::parse(&body);
-        let recorded = service.intake.receive(authentic, body).await?;
+        let recorded = service.intake.receive(authentic, body, Envelope::default()).await?;
         let about = match recorded.generation {
             Some(id) => service.store.generation(id).await?,
             None => None,

@@ -11,6 +11,7 @@ use super::clock::SimClock;
 use super::world::World;
 use crate::clock::Clock;
 use crate::domain::callback::CallbackKeys;
+use crate::domain::provider_signature::ProviderSecrets;
 use crate::domain::schedule::Rules;
 use crate::flow::gateway::{Gateway, HeldRepeats};
 use crate::flow::intake::Intake;
@@ -65,6 +66,7 @@ impl Service {
         *world.store.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(store.clone());
         Ok(Self {
             intake: Intake {
+                secrets: ProviderSecrets::default(),
                 store: store.clone(),
                 rules: Arc::clone(&rules),
                 keys: keys.clone(),

@@ -351,6 +351,16 @@ impl Provider for World {
     fn submit<'a>(&'a self, purchase: &'a provider::Purchase) -> BoxFuture<'a, Submitted> {
         Box::pin(self.sell(purchase))
     }
+
+    fn balance(&self) -> BoxFuture<'_, Result<HttpAnswer, String>> {
+        let answer = HttpAnswer {
+            status: 200,
+            content_type: Some("application/json".to_owned()),
+            retry_after: None,
+            body: br#"{"balance":"1000.0000"}"#.to_vec(),
+        };
+        Box::pin(std::future::ready(Ok(answer)))
+    }
 }
 
 fn answered(status: u16, body: Vec<u8>) -> Submitted {

@@ -12,9 +12,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::dns::Resolve;
-use reqwest::header::{CONTENT_TYPE, RETRY_AFTER};
+use reqwest::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use url::Url;
 
+use crate::domain::delivery_headers::SIGNATURE;
 use crate::outgoing::{ClientError, client_builder};
 use crate::planted;
 use crate::telemetry::traces;
@@ -23,6 +24,7 @@ use signature::SigningKeys;
 
 /// Everything an attempt may take (reliability.md T16).
 pub const TIMEOUT: Duration = Duration::from_secs(15);
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
 /// Of an answer so much is read, in bytes; the connection is closed then.
 const ANSWER_BYTES_MAX: usize = 4 * 1_024;
 
@@ -40,8 +42,12 @@ pub struct Message<'m> {
     pub id: &'m str,
     /// When this attempt is made, in seconds since 1970.
     pub timestamp_s: i64,
-    /// JSON.
+    /// JSON, unless `content_type` says otherwise.
     pub body: Vec<u8>,
+    /// The type of a body that is passed on.
+    pub content_type: Option<&'m str>,
+    /// The provider's signature of a body that is passed on.
+    pub provider_signature: Option<&'m str>,
 }
 
 /// What came of an attempt.
@@ -90,17 +96,25 @@ impl Sink {
         let mut request = self
             .http
             .post(url.clone())
-            .header(CONTENT_TYPE, "application/json")
+            .header(CONTENT_TYPE, value(message.content_type).unwrap_or(JSON))
             .header("webhook-id", message.id)
             .header("webhook-timestamp", message.timestamp_s);
         if let Some(keys) = keys {
             request = request.header("webhook-signature", keys.sign(message.id, message.timestamp_s, &message.body));
+        }
+        if let Some(signature) = value(message.provider_signature) {
+            request = request.header(SIGNATURE, signature);
         }
         match traces::pass_on(request).body(message.body).send().await {
             Ok(response) => judge(response).await,
             Err(error) => failed(None, describe(&error)),
         }
     }
+}
+
+/// What came as a header, where it can go out as one.
+fn value(text: Option<&str>) -> Option<HeaderValue> {
+    text.and_then(|text| HeaderValue::from_str(text).ok())
 }
 
 async fn judge(mut response: reqwest::Response) -> Attempt {

@@ -165,7 +165,13 @@ fn hostile(port: u16) -> Vec<String> {
 }
 
 fn message() -> Message<'static> {
-    Message { id: "evt_1", timestamp_s: 1_795_428_000, body: b"{}".to_vec() }
+    Message {
+        id: "evt_1",
+        timestamp_s: 1_795_428_000,
+        body: b"{}".to_vec(),
+        content_type: None,
+        provider_signature: None,
+    }
 }
 
 #[tokio::test]

@@ -22,7 +22,9 @@ use crate::domain::schedule::Rules;
 use crate::domain::time::Time;
 
 /// Longest answer kept as evidence, in bytes; no documented status answer comes near it.
-pub(super) const BODY_BYTES_MAX: usize = 16 * 1_024;
+const BODY_BYTES_MAX: usize = 16 * 1_024;
+/// The same of one that tells of the generation: it is passed on, for which it has to be whole.
+pub(super) const KNOWN_BODY_BYTES_MAX: usize = 64 * 1_024;
 
 /// More reads than can be under way when a process ends.
 const INTERRUPTED_MAX: u32 = 256;
@@ -279,6 +281,10 @@ impl Tx<'_> {
     }
 
     pub(super) fn answer_check(&self, check: CheckId, told: &Told, now: Time) -> Result<(), StoreError> {
+        let bytes_max = match told.answer {
+            Answer::Known(_) => KNOWN_BODY_BYTES_MAX,
+            Answer::NotFound | Answer::Paused { .. } | Answer::Nothing => BODY_BYTES_MAX,
+        };
         let rows = self.execute(
             "UPDATE checks SET answered_at = ?1, answer = ?2, http_status = ?3, said = ?4, body = ?5 WHERE uid = ?6",
             params![
@@ -286,7 +292,7 @@ impl Tx<'_> {
                 told.answer.word(),
                 told.http_status,
                 told.said,
-                told.body.get(..told.body.len().min(BODY_BYTES_MAX)),
+                told.body.get(..told.body.len().min(bytes_max)),
                 check.as_bytes().as_slice(),
             ],
         )?;

@@ -9,6 +9,7 @@ use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
 use super::pages::{Page, Paging};
+use super::provider_bodies::read_headers;
 use super::rows::{Stored, impossible};
 use super::sql::Sql;
 use super::tx::Tx;
@@ -16,6 +17,7 @@ use super::walk::{self, Key, NEIGHBOURS_MAX, Walk};
 use super::{Store, StoreError};
 use crate::domain::callback::Reference;
 use crate::domain::decision::{Disposition, Fact};
+use crate::domain::delivery_headers::{DeliveryHeaders, Signature};
 use crate::domain::experience;
 use crate::domain::family::Family;
 use crate::domain::generation::{Generation, Via};
@@ -43,13 +45,18 @@ pub struct Arrival {
     pub notice: Result<Notice, Unreadable>,
     /// The delivery it is a replay of.
     pub replay_of: Option<DeliveryId>,
+    /// What is known of its signature; `None` without one.
+    pub signature: Option<Signature>,
+    /// The headers that are kept of it.
+    pub headers: DeliveryHeaders,
 }
 
 impl Arrival {
     /// Understands a body that came by an authentic URL, or that came so once and is run again.
     pub fn of(family: &'static Family, reference: Reference, body: Vec<u8>, replay_of: Option<DeliveryId>) -> Self {
         let (body_sha256, notice) = (Sha256::digest(&body).into(), Notice::parse(&body));
-        Self { family, reference, body, body_sha256, notice, replay_of }
+        let (signature, headers) = (None, DeliveryHeaders::default());
+        Self { family, reference, body, body_sha256, notice, replay_of, signature, headers }
     }
 }
 
@@ -89,6 +96,8 @@ pub struct Delivery {
     pub body_sha256: Vec<u8>,
     /// The delivery it is a replay of.
     pub replay_of: Option<DeliveryId>,
+    /// What is known of its signature; `None` without one.
+    pub signature: Option<Signature>,
 }
 
 /// A delivery with its raw body; `None` when retention removed that.
@@ -98,6 +107,8 @@ pub struct Received {
     pub delivery: Delivery,
     /// The raw body.
     pub body: Option<Vec<u8>>,
+    /// The headers that are kept of it; retention removes them with the body.
+    pub headers: DeliveryHeaders,
 }
 
 /// What came of the wish to replay a delivery.
@@ -141,7 +152,7 @@ impl Subject {
 }
 
 const COLUMNS: &str = "d.id, d.uid, g.uid AS generation_uid, d.family, d.standing, d.received_at, d.disposition, d.reason, \
-                       d.body_bytes, d.body_sha256, d.replay_of";
+                       d.body_bytes, d.body_sha256, d.replay_of, d.signature";
 
 impl Store {
     /// Takes a webhook in: delivery, outcome and events in one transaction.
@@ -164,13 +175,14 @@ impl Store {
     /// [`StoreError`] when the database cannot be read.
     pub async fn delivery(&self, id: DeliveryId) -> Result<Option<Received>, StoreError> {
         let sql = format!(
-            "SELECT {COLUMNS}, (SELECT body FROM bodies WHERE delivery = d.id) AS body
-             FROM deliveries d LEFT JOIN generations g ON g.id = d.generation WHERE d.uid = ?1"
+            "SELECT {COLUMNS}, b.body, b.headers FROM deliveries d LEFT JOIN generations g ON g.id = d.generation
+             LEFT JOIN bodies b ON b.delivery = d.id WHERE d.uid = ?1"
         );
         let row =
             sqlx::query(sqlx::AssertSqlSafe(sql)).bind(id.as_bytes().as_slice()).fetch_optional(&self.readers).await?;
         let Some(row) = row else { return Ok(None) };
-        Ok(Some(Received { delivery: read(&row)?, body: row.try_get("body")? }))
+        let headers = read_headers(row.try_get("headers")?);
+        Ok(Some(Received { delivery: read(&row)?, body: row.try_get("body")?, headers }))
     }
 
     /// What is needed to run a kept body through the intake again.
@@ -178,13 +190,14 @@ impl Store {
     /// # Errors
     /// [`StoreError`] when the database cannot be read.
     pub async fn replay(&self, id: DeliveryId) -> Result<Replay, StoreError> {
-        let Some(Received { delivery, body }) = self.delivery(id).await? else { return Ok(Replay::Unknown) };
+        let Some(Received { delivery, body, headers }) = self.delivery(id).await? else { return Ok(Replay::Unknown) };
         let Some(body) = body else { return Ok(Replay::BodyGone) };
         let reference = match delivery.generation {
             Some(generation) if !delivery.standing => Reference::Generation(generation),
             Some(_) | None => Reference::Standing,
         };
-        Ok(Replay::Ready(Arrival::of(delivery.family, reference, body, Some(id))))
+        let arrival = Arrival::of(delivery.family, reference, body, Some(id));
+        Ok(Replay::Ready(Arrival { signature: delivery.signature, headers, ..arrival }))
     }
 
     /// A page of deliveries, newest first unless asked otherwise.
@@ -302,7 +315,10 @@ impl Tx<'_> {
             (None, None) if self.is_removed_of(family, &notice.provider_id)? => return Ok(None),
             (None, None) => Subject::New(self.first_heard_of(rules, GenerationId::fresh(now), family, now)),
         };
-        Ok(Some((subject, Fact::Webhook { reference, notice: notice.clone() })))
+        Ok(Some((
+            subject,
+            Fact::Webhook { reference, signed: arrival.signature == Some(Signature::Verified), notice: notice.clone() },
+        )))
     }
 
     /// A generation that is first heard of in a webhook; not stored yet.
@@ -328,8 +344,8 @@ impl Tx<'_> {
         let id = DeliveryId::fresh(now);
         let rows = self.execute(
             "INSERT INTO deliveries (uid, generation, family, standing, received_at, disposition, reason, body_bytes, body_sha256,
-                                     replay_of)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)
+                                     replay_of, signature)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)
              ON CONFLICT DO NOTHING",
             params![
                 id.as_bytes().as_slice(),
@@ -342,13 +358,18 @@ impl Tx<'_> {
                 i64::try_from(arrival.body.len()).unwrap_or(i64::MAX),
                 arrival.body_sha256.as_slice(),
                 arrival.replay_of.as_ref().map(|id| id.as_bytes().as_slice()),
+                arrival.signature.map(Signature::code),
             ],
         )?;
         if rows == 0 {
             return Ok(None);
         }
         let row = self.last_added();
-        self.execute("INSERT INTO bodies (delivery, body) VALUES (?1, ?2)", params![row, arrival.body])?;
+        let headers = (!arrival.headers.is_empty()).then(|| serde_json::to_string(&arrival.headers).ok()).flatten();
+        self.execute(
+            "INSERT INTO bodies (delivery, body, headers) VALUES (?1, ?2, ?3)",
+            params![row, arrival.body, headers],
+        )?;
         Ok(Some(id))
     }
 }
@@ -372,5 +393,6 @@ fn read(row: &SqliteRow) -> Result<Delivery, StoreError> {
         body_bytes: u64::try_from(body_bytes).map_err(|_| impossible("body_bytes"))?,
         body_sha256: row.try_get("body_sha256")?,
         replay_of: replay_of.as_deref().and_then(DeliveryId::from_bytes),
+        signature: row.try_get::<Option<u8>, _>("signature")?.and_then(Signature::of_code),
     })
 }

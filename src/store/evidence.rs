@@ -5,10 +5,12 @@ use std::time::Duration;
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
+use super::provider_bodies::read_headers;
 use super::rows::impossible;
 use super::{Store, StoreError};
 use crate::domain::credits::CreditState;
 use crate::domain::decision::Disposition;
+use crate::domain::delivery_headers::Signature;
 use crate::domain::evidence::{Checked, Delivered, Evidence, Message, Subject, Submitted};
 use crate::domain::generation::Generation;
 use crate::domain::id::{CheckId, DeliveryId, GenerationId};
@@ -44,9 +46,10 @@ impl Store {
                 answer: reply.map(|reply| Message::whole(reply.body)),
             }
         });
-        let deliveries = "SELECT uid, received_at, disposition, reason, (SELECT body FROM bodies WHERE delivery = deliveries.id) AS body,
-                    body_bytes, body_sha256 FROM deliveries
-             WHERE generation = (SELECT id FROM generations WHERE uid = ?1) ORDER BY id LIMIT ?2";
+        let deliveries =
+            "SELECT d.uid, d.received_at, d.disposition, d.reason, d.signature, b.body, b.headers, d.body_bytes,
+                    d.body_sha256 FROM deliveries d LEFT JOIN bodies b ON b.delivery = d.id
+             WHERE d.generation = (SELECT id FROM generations WHERE uid = ?1) ORDER BY d.id LIMIT ?2";
         let checks = "SELECT uid, sent_at, answered_at, http_status, said, body FROM checks
              WHERE generation = (SELECT id FROM generations WHERE uid = ?1) ORDER BY id LIMIT ?2";
         Ok(Evidence {
@@ -81,6 +84,8 @@ fn delivered(row: &SqliteRow) -> Result<Delivered, StoreError> {
         received_at: Time::from_ms(row.try_get("received_at")?),
         disposition: disposition.ok_or_else(|| impossible("deliveries", "disposition", 0))?.as_str().to_owned(),
         reason: row.try_get("reason")?,
+        signature: row.try_get::<Option<u8>, _>("signature")?.and_then(Signature::of_code),
+        headers: read_headers(row.try_get("headers")?).without_proxies(),
         message: Message::hashed(u64::try_from(bytes).unwrap_or(0), &sha256, row.try_get("body")?),
     })
 }

@@ -242,6 +242,25 @@ impl Store {
         self.one(by.and("family = ").bind(family.code())).await
     }
 
+    /// Generations of a family that the provider knows by an id, newest first; the first `offset` are left out.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database cannot be read.
+    pub async fn generations_of_family(
+        &self,
+        family: &Family,
+        limit: u32,
+        offset: u32,
+    ) -> Result<Vec<Generation>, StoreError> {
+        let sql = format!(
+            "SELECT id, {COLUMNS} FROM generations INDEXED BY generations_family
+             WHERE provider_id IS NOT NULL AND family = ?1 ORDER BY created_at DESC, id DESC LIMIT ?2 OFFSET ?3"
+        );
+        let rows = sqlx::query(AssertSqlSafe(sql)).bind(family.code()).bind(limit).bind(offset);
+        let rows = rows.fetch_all(&self.readers).await?;
+        rows.iter().map(|row| rows::read(row).map(|stored| stored.generation)).collect()
+    }
+
     async fn one(&self, by: Sql) -> Result<Option<Generation>, StoreError> {
         let (sql, values) = Sql::new(&format!("SELECT id, {COLUMNS} FROM generations WHERE ")).tail(&by).query()?;
         let row = sqlx::query_with(sqlx::AssertSqlSafe(sql), values).fetch_optional(&self.readers).await?;

@@ -205,7 +205,7 @@ impl List<'_> {
                 self.now.as_ms(),
                 self.http_status,
                 format!("in the list of {}", self.read.list.title),
-                body.get(..body.len().min(super::checks::BODY_BYTES_MAX)),
+                body.get(..body.len().min(super::checks::KNOWN_BODY_BYTES_MAX)),
             ],
         )?;
         Ok(())

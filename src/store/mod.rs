@@ -25,6 +25,7 @@ mod outbox;
 mod pages;
 #[cfg(test)]
 mod plans;
+mod provider_bodies;
 mod queue;
 mod record;
 mod redeliveries;

@@ -160,17 +160,20 @@ impl Tx<'_> {
             return Ok(());
         }
         let error = before.state.error();
+        let (verification, signature) = rows::verification_codes(Some(learned.verification));
         // A version whose gaps are filled later stays as it was told.
         self.execute(
-            "INSERT INTO outcomes (generation, version, at, status, source, verification, result_url, error_code, error_text)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) ON CONFLICT DO NOTHING",
+            "INSERT INTO outcomes (generation, version, at, status, source, verification, signature, result_url, error_code,
+                                   error_text)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) ON CONFLICT DO NOTHING",
             params![
                 row,
                 before.outcomes,
                 at.as_ms(),
                 before.state.status().code(),
                 learned.source.code(),
-                learned.verification.code(),
+                verification,
+                signature,
                 before.state.result_url(),
                 error.and_then(|error| error.code.as_deref()),
                 error.and_then(|error| error.text.as_deref()),

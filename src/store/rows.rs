@@ -62,7 +62,7 @@ macro_rules! columns {
 }
 
 columns!(
-    status, attention, result_url, error_code, error_text, price_micros, source, verification, recovered, expected_by, settled_at,
+    status, attention, result_url, error_code, error_text, price_micros, source, verification, signature, recovered, expected_by, settled_at,
     check_at, turn_at, checks, running_streak, not_found_streak, not_found_at, error_streak, late_answers, late_at, deliveries,
     webhook_at, claim, refunded_at, outcomes, events;
     uid, provider_id, family, model, duration_seconds, prompt, via, created_at, submitted_at, metadata
@@ -185,9 +185,32 @@ fn state(fields: &Fields<'_, impl Row>) -> Result<State, StoreError> {
 fn learned(fields: &Fields<'_, impl Row>) -> Result<Learned, StoreError> {
     Ok(Learned {
         source: fields.one(Column::source, Source::of_code)?,
-        verification: fields.one(Column::verification, Verification::of_code)?,
+        verification: fields.needed(
+            verification(fields.get(Column::verification)?, fields.get(Column::signature)?),
+            Column::verification,
+        )?,
         recovered: fields.get(Column::recovered)?,
     })
+}
+
+/// What vouches for an outcome, as it is stored: the words that came with signatures stand in a column of their own, beside a 1.
+pub(super) fn verification_codes(verification: Option<Verification>) -> (Option<u8>, Option<u8>) {
+    match verification {
+        Some(Verification::Signature) => (Some(1), Some(1)),
+        Some(Verification::TokenAndSignature) => (Some(1), Some(2)),
+        Some(other) => (Some(other.code()), None),
+        None => (None, None),
+    }
+}
+
+/// What [`verification_codes`] made a number of.
+pub(super) fn verification(verification: u8, signature: Option<u8>) -> Option<Verification> {
+    match (verification, signature) {
+        (1, Some(1)) => Some(Verification::Signature),
+        (1, Some(2)) => Some(Verification::TokenAndSignature),
+        (code, None) => Verification::of_code(code),
+        (_, Some(_)) => None,
+    }
 }
 
 /// Binds the values of [`PROGRESS`] from the first placeholder on; tells which one is next.
@@ -206,7 +229,9 @@ pub(super) fn bind_progress(statement: &mut Statement<'_>, generation: &Generati
     bind(&error.and_then(|error| error.text.as_deref()))?;
     bind(&generation.price.map(Usd::as_micros))?;
     bind(&learned.map(|learned| learned.source.code()))?;
-    bind(&learned.map(|learned| learned.verification.code()))?;
+    let (verification, signature) = verification_codes(learned.map(|learned| learned.verification));
+    bind(&verification)?;
+    bind(&signature)?;
     bind(&learned.is_some_and(|learned| learned.recovered))?;
     bind(&generation.expected_by.map(Time::as_ms))?;
     bind(&state.settled_at().map(Time::as_ms))?;

@@ -4,6 +4,7 @@ use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
 use super::checks::{self, CheckRecord};
+use super::rows;
 use super::{Store, StoreError};
 use crate::domain::decision::Disposition;
 use crate::domain::event::EventKind;
@@ -167,7 +168,7 @@ impl Store {
         entries.extend(
             self.entries(
                 id,
-                "SELECT at, version, status, source, verification, result_url, error_code, error_text FROM outcomes
+                "SELECT at, version, status, source, verification, signature, result_url, error_code, error_text FROM outcomes
                  WHERE generation = (SELECT id FROM generations WHERE uid = ?1) ORDER BY version",
                 outcome,
             )
@@ -274,7 +275,8 @@ fn outcome(row: &SqliteRow) -> Result<Entry, StoreError> {
         version: row.try_get("version")?,
         status: Status::of_code(row.try_get("status")?).ok_or_else(|| wrong("status"))?,
         source: Source::of_code(row.try_get("source")?).ok_or_else(|| wrong("source"))?,
-        verification: Verification::of_code(row.try_get("verification")?).ok_or_else(|| wrong("verification"))?,
+        verification: rows::verification(row.try_get("verification")?, row.try_get("signature")?)
+            .ok_or_else(|| wrong("verification"))?,
         result_url: row.try_get("result_url")?,
         error_code: row.try_get("error_code")?,
         error_text: row.try_get("error_text")?,

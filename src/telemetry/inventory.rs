@@ -54,10 +54,11 @@ const fn open(name: &'static str) -> Label {
 const FAMILY: Label = label("family", || FAMILIES.iter().map(|family| family.path).collect());
 const DISPOSITION: Label = label("disposition", || Disposition::ALL.iter().map(|it| it.as_str()).collect());
 /// The codes of the problems a webhook can be turned away with before it is taken in.
-const REFUSAL: Label = label("reason", || vec!["NOT_FOUND", "BODY_TOO_LARGE", "BODY_TIMEOUT", "INVALID_JSON"]);
+const REFUSAL: Label =
+    label("reason", || vec!["NOT_FOUND", "WRONG_SIGNATURE", "BODY_TOO_LARGE", "BODY_TIMEOUT", "INVALID_JSON"]);
 const SOLD: Label = label("result", || SubmitResult::ALL.iter().map(|it| it.as_str()).collect());
 const SAID: Label = label("answer", || vec!["known", "not_found", "paused", "nothing"]);
-const OPERATION: Label = label("operation", || vec!["status", "list", "submit"]);
+const OPERATION: Label = label("operation", || vec!["status", "list", "submit", "balance"]);
 /// Classes of HTTP status; 429 apart from the other refusals, `none` for no answer.
 const ANSWER: Label = label("answer", || vec!["2xx", "3xx", "4xx", "429", "5xx", "none"]);
 const RESULT: Label = label("result", || vec!["completed", "failed", "rejected"]);

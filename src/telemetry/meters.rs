@@ -142,6 +142,8 @@ pub enum Operation {
     List,
     /// A purchase.
     Submit,
+    /// The balance.
+    Balance,
 }
 
 /// The provider has answered, or has not.
@@ -150,6 +152,7 @@ pub fn provider_answer(operation: Operation, http_status: Option<u16>, took: Dur
         Operation::Status => "status",
         Operation::List => "list",
         Operation::Submit => "submit",
+        Operation::Balance => "balance",
     };
     let answer = match http_status {
         Some(429) => "429",

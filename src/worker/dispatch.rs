@@ -15,7 +15,10 @@ use url::Url;
 
 use crate::clock::{Clock, JumpWatch};
 use crate::domain::event::Outlook;
-use crate::domain::shape;
+use crate::domain::generation::Generation;
+use crate::domain::outcome::Source;
+use crate::domain::pass_through;
+use crate::domain::schedule::Confirm;
 use crate::domain::time::Time;
 use crate::sink::signature::SigningKeys;
 use crate::sink::{Attempt, Message, Sink, TIMEOUT};
@@ -52,7 +55,7 @@ pub enum Target {
         /// Its keys.
         keys: SigningKeys,
     },
-    /// Each caller's own callback URL, in the provider's shape; unsigned as the provider's are.
+    /// Each caller's own callback URL, as the provider told it; signed by the provider where it signed, and by nobody else.
     Callers,
 }
 
@@ -65,6 +68,8 @@ pub struct Dispatcher {
     pub target: Target,
     /// What goes there.
     pub wants: Wants,
+    /// Which webhooks are believed: only those are passed on.
+    pub confirm: Confirm,
     /// How long a refund may take: events tell when it is due.
     pub refund_window: Duration,
     /// Pauses between attempts.
@@ -216,19 +221,43 @@ impl Dispatcher {
         match (&self.target, &handed.caller) {
             (Target::Endpoint { url, keys }, _) => {
                 let body = serde_json::to_vec(&handed.event.body()).unwrap_or_default();
-                self.sink.send(url, Some(keys), Message { id: &id, timestamp_s, body }).await
+                let message = Message { id: &id, timestamp_s, body, content_type: None, provider_signature: None };
+                self.sink.send(url, Some(keys), message).await
             }
             (Target::Callers, Some((generation, url))) => match Url::parse(url) {
-                Ok(url) => {
-                    let body = shape::webhook(generation).map(|body| body.to_string()).unwrap_or_default().into_bytes();
-                    self.sink.send(&url, None, Message { id: &id, timestamp_s, body }).await
-                }
+                Ok(url) => self.pass_on(generation, &url, &id, timestamp_s).await,
                 Err(error) => Attempt::Failed { status: None, said: error.to_string(), retry_after: None },
             },
             (Target::Callers, None) => {
                 Attempt::Failed { status: None, said: "there is no address".to_owned(), retry_after: None }
             }
         }
+    }
+
+    /// Tells a caller: with the bytes of the webhook that told the outcome, their type and the provider's signature; where a read told it,
+    /// with what that said in the shape of a webhook.
+    async fn pass_on(&self, generation: &Generation, url: &Url, id: &str, timestamp_s: i64) -> Attempt {
+        let bodies = match self.store.provider_bodies(generation, self.confirm).await {
+            Ok(bodies) => bodies,
+            Err(error) => {
+                tracing::warn!(%error, event = id, "what a caller is to be told could not be read");
+                return Attempt::Failed {
+                    status: None,
+                    said: "the database could not be read".to_owned(),
+                    retry_after: None,
+                };
+            }
+        };
+        let webhook_told = generation.state.learned().is_some_and(|learned| learned.source == Source::Webhook);
+        let original = pass_through::original_webhook(generation, &bodies).filter(|_| webhook_told);
+        let message = if let Some((body, headers)) = original {
+            let (content_type, provider_signature) = (headers.content_type(), headers.signature());
+            Message { id, timestamp_s, body: body.to_vec(), content_type, provider_signature }
+        } else {
+            let body = pass_through::webhook(generation, &bodies).map(|body| body.to_string()).unwrap_or_default();
+            Message { id, timestamp_s, body: body.into_bytes(), content_type: None, provider_signature: None }
+        };
+        self.sink.send(url, None, message).await
     }
 
     /// 410: nothing more is sent there. One caller's 410 says nothing about the others.

@@ -70,7 +70,7 @@ async fn every_change_is_one_event_with_the_generation_as_it_was_then() {
         (&events[1]["data"]["status"], &events[1]["data"]["result_url"]),
         (&json!("completed"), &json!("https://x/v.mp4"))
     );
-    let now = world.generation(&bought.id).await;
+    let now = world.generation_in_lists(&bought.id).await;
     assert_eq!(events[1]["data"], now);
     assert_eq!(
         (&events[1]["generation"], &events[1]["state"]),

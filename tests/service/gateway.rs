@@ -450,7 +450,7 @@ async fn everything_else_is_404_and_wants_a_key() {
         "/gateway/v1/generate",
         "/gateway/v1/kling/o3-video/generations/a%2Fb",
         "/gateway/v1/kling/o3-video/generations/a%20b",
-        "/gateway/v1/data/balance",
+        "/gateway/v1/data/prices",
     ] {
         world.get(path).await.problem(404, "NOT_FOUND");
         world.send(reqwest::Method::GET, path, None, None).await.problem(401, "UNAUTHORIZED");

@@ -6,6 +6,7 @@
 
 mod api;
 mod architecture;
+mod as_provider;
 mod cli;
 mod commands;
 mod credits;
@@ -30,6 +31,7 @@ mod receivers;
 mod reconcile;
 mod repeats;
 mod seats;
+mod signatures;
 mod support;
 mod telemetry;
 mod traces;

@@ -35,6 +35,10 @@ impl Got {
         self.headers.contains_key(name)
     }
 
+    pub(crate) fn body(&self) -> &str {
+        &self.body
+    }
+
     pub(crate) fn json(&self) -> Value {
         serde_json::from_str(&self.body).unwrap()
     }
@@ -185,7 +189,7 @@ async fn an_outcome_arrives_signed_with_the_generation_in_it() {
         (&body["type"], &body["sequence"], &body["timestamp"]),
         (&json!("generation.completed"), &json!(1), &json!("2026-11-23T10:00:00Z"))
     );
-    assert_eq!(body["data"], world.generation("p-1").await);
+    assert_eq!(body["data"], world.generation_in_lists("p-1").await);
     assert_eq!(event["dispatches"].as_array().unwrap().len(), 1, "the other endpoint wants failures only");
     assert!(picky.got().is_empty());
     assert_eq!((&event["state"], &event["dispatches"][0]["http_status"]), (&json!("delivered"), &json!(204)));

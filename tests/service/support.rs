@@ -210,6 +210,13 @@ impl World {
         self.get(&format!("/v1/generations/{id}")).await.expect(200)
     }
 
+    /// The same as lists and events show it: without every link of the result.
+    pub(crate) async fn generation_in_lists(&self, id: &str) -> Value {
+        let mut shown = self.generation(id).await;
+        shown.as_object_mut().unwrap().remove("results");
+        shown
+    }
+
     /// The timeline's entries of one kind.
     pub(crate) async fn timeline(&self, id: &str, kind: &str) -> Vec<Value> {
         let all = self.get(&format!("/v1/generations/{id}/timeline")).await.expect(200);

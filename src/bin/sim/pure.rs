@@ -37,7 +37,7 @@ impl World {
         let provider_id = ProviderId::parse("6fd3c1ae-4f5b-4a51-9d0e-0a1b2c3d4e5f").ok();
         let new = Generation::new(id, family(), Via::Gateway, NOW);
         let generation = Generation { state: State::Pending, provider_id, submitted_at: Some(NOW), ..new };
-        let fact = Fact::Webhook { reference, notice: Notice::parse(BODY).ok()? };
+        let fact = Fact::Webhook { reference, signed: false, notice: Notice::parse(BODY).ok()? };
         let token = keys.mint(family(), reference)?;
         let rules = Config::default().rules();
         Some(Self { keys, token, rules, generation, experience: Experience::default(), fact })

@@ -33,6 +33,8 @@ pub enum Fact {
     Webhook {
         /// What the token of its URL names.
         reference: Reference,
+        /// Whether the provider's own signature was verified.
+        signed: bool,
         /// What it says.
         notice: Notice,
     },
@@ -54,6 +56,38 @@ pub enum Fact {
     RefundConfirmed,
     /// Nothing but time has passed.
     TimePassed,
+}
+
+/// What vouches for a webhook.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Credential {
+    /// A URL that many may know.
+    Standing,
+    /// A URL minted for the generation.
+    Minted,
+    /// A URL that many may know, and the provider's own signature.
+    Signed,
+    /// A URL minted for the generation, and the provider's own signature.
+    MintedAndSigned,
+}
+
+impl Credential {
+    fn of(reference: Reference, signed: bool) -> Self {
+        match (reference, signed) {
+            (Reference::Standing, false) => Self::Standing,
+            (Reference::Standing, true) => Self::Signed,
+            (Reference::Generation(_), false) => Self::Minted,
+            (Reference::Generation(_), true) => Self::MintedAndSigned,
+        }
+    }
+
+    fn verification(self) -> Verification {
+        match self {
+            Self::Standing | Self::Minted => Verification::Token,
+            Self::Signed => Verification::Signature,
+            Self::MintedAndSigned => Verification::TokenAndSignature,
+        }
+    }
 }
 
 /// What a status read brought.
@@ -153,7 +187,7 @@ impl Rules {
     pub fn decide(&self, generation: &Generation, fact: &Fact, experience: &Experience, now: Time) -> Decision {
         let mut draft = Draft::new(self, generation, experience, now);
         match fact {
-            Fact::Webhook { reference, notice } => draft.webhook(*reference, notice),
+            Fact::Webhook { reference, signed, notice } => draft.webhook(Credential::of(*reference, *signed), notice),
             Fact::UnreadableWebhook => draft.unreadable_webhook(),
             Fact::ForeignWebhook => draft.foreign_webhook(),
             Fact::Doubted => draft.ask_unless_settled(),

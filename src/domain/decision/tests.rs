@@ -61,7 +61,7 @@ fn notice(provider_id: &str, word: Word) -> Notice {
 }
 
 fn webhook(generation: &Generation, provider_id: &str, word: Word) -> Fact {
-    Fact::Webhook { reference: Reference::Generation(generation.id), notice: notice(provider_id, word) }
+    Fact::Webhook { reference: Reference::Generation(generation.id), signed: false, notice: notice(provider_id, word) }
 }
 
 fn answer(word: Word) -> Fact {
@@ -341,8 +341,11 @@ fn any_fact() -> impl Strategy<Value = Fact> {
             ..Details::default()
         });
     prop_oneof![
-        3 => any_notice().prop_map(move |notice| Fact::Webhook { reference: Reference::Generation(minted), notice }),
-        2 => any_notice().prop_map(|notice| Fact::Webhook { reference: Reference::Standing, notice }),
+        3 => (any_notice(), any::<bool>()).prop_map(move |(notice, signed)| {
+            Fact::Webhook { reference: Reference::Generation(minted), signed, notice }
+        }),
+        2 => (any_notice(), any::<bool>())
+            .prop_map(|(notice, signed)| Fact::Webhook { reference: Reference::Standing, signed, notice }),
         1 => Just(Fact::UnreadableWebhook),
         1 => Just(Fact::ForeignWebhook),
         1 => Just(Fact::Doubted),

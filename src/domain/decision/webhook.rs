@@ -1,13 +1,13 @@
 //! What follows from a webhook.
 
-use super::{Attention, Disposition, Draft, EventKind, Learned, Notice, Outcome, Reference, State};
+use super::{Attention, Credential, Disposition, Draft, EventKind, Learned, Notice, Outcome, State};
 use crate::domain::notice::Word;
 use crate::domain::outcome::{Source, Verification};
 use crate::domain::schedule::Confirm;
 use crate::planted;
 
 impl Draft<'_> {
-    pub(super) fn webhook(&mut self, reference: Reference, notice: &Notice) {
+    pub(super) fn webhook(&mut self, credential: Credential, notice: &Notice) {
         match &self.next.provider_id {
             Some(bound) if *bound != notice.provider_id => return self.foreign_webhook(),
             Some(_) => {}
@@ -18,14 +18,14 @@ impl Draft<'_> {
             Word::Pending => self.running(State::Pending),
             Word::Processing => self.running(State::Processing),
             Word::Unknown(_) if planted::is(planted::Fault::UnknownIsFailed) => {
-                self.told(reference, &Outcome::Failed(crate::domain::outcome::Failure::default()))
+                self.told(credential, &Outcome::Failed(crate::domain::outcome::Failure::default()))
             }
             Word::Unknown(_) => {
                 self.doubt_refusal();
                 Disposition::UnknownStatus
             }
             Word::CompletedWithoutResult => self.completed_without_result(),
-            Word::Outcome(outcome) => self.told(reference, outcome),
+            Word::Outcome(outcome) => self.told(credential, outcome),
         });
     }
 
@@ -93,14 +93,14 @@ impl Draft<'_> {
     }
 
     /// An outcome was told.
-    fn told(&mut self, reference: Reference, outcome: &Outcome) -> Disposition {
+    fn told(&mut self, credential: Credential, outcome: &Outcome) -> Disposition {
         if matches!(self.next.state, State::Rejected { .. }) {
             return self.contradiction(Some(outcome));
         }
         match self.next.state.outcome() {
             Some(known) if known.agrees(outcome) => self.told_again(outcome),
             Some(_) => self.contradiction(Some(outcome)),
-            None => self.told_first(reference, outcome),
+            None => self.told_first(credential, outcome),
         }
     }
 
@@ -115,7 +115,7 @@ impl Draft<'_> {
         if filled || first { Disposition::Accepted } else { Disposition::Duplicate }
     }
 
-    fn told_first(&mut self, reference: Reference, outcome: &Outcome) -> Disposition {
+    fn told_first(&mut self, credential: Credential, outcome: &Outcome) -> Disposition {
         if let Some(claim) = &mut self.next.claim {
             if !claim.agrees(outcome) {
                 return self.contradiction(None);
@@ -128,14 +128,15 @@ impl Draft<'_> {
         let confirm = turned
             || match self.rules.confirm {
                 Confirm::Never => false,
-                Confirm::Untrusted => reference == Reference::Standing,
+                // What the provider itself signed needs no confirming, by whichever URL it came.
+                Confirm::Untrusted => credential == Credential::Standing,
                 Confirm::Always => true,
             };
         if confirm {
             self.next.claim = Some(outcome.clone());
             self.check_now();
         } else {
-            let verification = Verification::Token;
+            let verification = credential.verification();
             self.settle(outcome.clone(), Learned { source: Source::Webhook, verification, recovered: false });
         }
         Disposition::Accepted

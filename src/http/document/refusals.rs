@@ -9,7 +9,7 @@ use utoipa::openapi::response::{Response, ResponseBuilder};
 use utoipa::openapi::schema::{AllOfBuilder, Object, SchemaType, Type};
 use utoipa::openapi::{ContentBuilder, Ref, RefOr, example::ExampleBuilder};
 
-use crate::http::problem::Code;
+use crate::http::problem::{Code, Reader};
 
 macro_rules! refusals {
     ($($(#[$doc:meta])* $name:ident = [$($code:ident),*] $(+ $more:ident)*;)+) => {
@@ -69,6 +69,10 @@ refusals! {
     Buying = [NotFound, ProviderUnreachable, SubmitUnconfirmed] + Once + WithJson + Guarded;
     /// Looking something up as the provider would.
     Looking = [NotFound, GenerationNotFound, BudgetSpent, ProviderSilent] + Guarded;
+    /// Listing as the provider would.
+    ListingAsProvider = [NotFound, InvalidParameters] + Guarded;
+    /// Asking for the balance.
+    ReadingBalance = [BudgetSpent, ProviderSilent] + Guarded;
 }
 
 fn by_status(codes: &[Code]) -> BTreeMap<String, RefOr<Response>> {
@@ -90,7 +94,8 @@ fn refusal(status: u16, codes: &[Code]) -> Response {
         .property("status", one_of(Type::Integer, vec![status.into()]));
     let schema = AllOfBuilder::new().item(Ref::from_schema_name("Problem")).item(narrowed);
     let example = |code: &Code| {
-        let body = serde_json::to_value(code.body(code.example(), "0199d4c2b7a07f3e9b1c2a3d4e5f6071", &[]));
+        let body =
+            serde_json::to_value(code.body(Reader::Ours, code.example(), "0199d4c2b7a07f3e9b1c2a3d4e5f6071", &[]));
         (code.as_str(), ExampleBuilder::new().value(body.ok()).build())
     };
     let content = ContentBuilder::new().schema(Some(schema)).examples_from_iter(codes.iter().map(example)).build();
@@ -127,6 +132,7 @@ impl Code {
             | Self::GenerationNotFound
             | Self::ProviderSilent
             | Self::InvalidJson
+            | Self::InvalidParameters
             | Self::InvalidBody
             | Self::UnreadableWebhook
             | Self::BodyTooLarge
@@ -165,6 +171,7 @@ impl Code {
                 "This generation is not on record here, and the provider could not be asked about it just now."
             }
             Self::InvalidJson => "There is something after the JSON value.",
+            Self::InvalidParameters => "limit: must be a whole number from 1 to 100",
             Self::InvalidBody => "/duration_seconds: must be from 1 to 3600 seconds",
             Self::UnreadableWebhook => {
                 "The body must be a JSON object with the generation's id and its status. It was kept as it came."

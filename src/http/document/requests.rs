@@ -7,12 +7,13 @@ use serde_json::json;
 use utoipa::openapi::header::HeaderBuilder;
 use utoipa::openapi::path::{self, ParameterIn};
 use utoipa::openapi::response::{Response, ResponseBuilder};
-use utoipa::openapi::schema::{AdditionalProperties, Object, ObjectBuilder, SchemaType, Type};
+use utoipa::openapi::schema::{AdditionalProperties, ArrayBuilder, Object, ObjectBuilder, SchemaType, Type};
 use utoipa::openapi::{ContentBuilder, Ref, RefOr, Required, Schema};
 use utoipa::{IntoParams, IntoResponses, PartialSchema, ToSchema};
 
 use super::refusals::Buying;
 use crate::domain::family::FAMILIES;
+use crate::http::gateway::{LIMIT, LIMIT_MAX, OFFSET_MAX};
 use crate::http::registration::{LABEL_KEY_CHARS_MAX, LABEL_VALUE_CHARS_MAX, LABELS_MAX};
 
 fn of_type(kind: Type) -> ObjectBuilder {
@@ -40,6 +41,17 @@ impl IntoParams for IdempotencyKey {
     }
 }
 
+/// The header in which the provider signs a webhook.
+pub(in crate::http) struct SignatureHeader;
+
+impl IntoParams for SignatureHeader {
+    fn into_params(_in: impl Fn() -> Option<ParameterIn>) -> Vec<path::Parameter> {
+        let about = "HMAC-SHA256 of the raw body in hexadecimal, with or without `sha256=` before it. Verified where \
+                     `webhook.provider_secrets` are set: a wrong one is 404, a missing one is not refused.";
+        vec![header("X-RunBlob-Signature", about, of_type(Type::String))]
+    }
+}
+
 /// The header that labels a purchase.
 pub(in crate::http) struct MetadataHeader;
 
@@ -49,6 +61,22 @@ impl IntoParams for MetadataHeader {
         let labels =
             of_type(Type::String).content_media_type("application/json").content_schema(Some(Labels::schema()));
         vec![header("Recoup-Metadata", about, labels.examples([r#"{"user":"42"}"#]))]
+    }
+}
+
+/// Which part of a list of the provider's.
+pub(in crate::http) struct ProviderPaging;
+
+impl IntoParams for ProviderPaging {
+    fn into_params(_in: impl Fn() -> Option<ParameterIn>) -> Vec<path::Parameter> {
+        let number = |name: &str, about: &str, least: u32, most: u32, usual: u32| {
+            let schema = of_type(Type::Integer).minimum(Some(least)).maximum(Some(most)).default(Some(usual.into()));
+            let described = path::ParameterBuilder::new().name(name).parameter_in(ParameterIn::Query);
+            described.required(Required::False).description(Some(about)).schema(Some(schema)).build()
+        };
+        let most = "How many at most.";
+        let left_out = "How many of the newest are left out.";
+        vec![number("limit", most, 1, LIMIT_MAX, LIMIT), number("offset", left_out, 0, OFFSET_MAX, 0)]
     }
 }
 
@@ -127,6 +155,10 @@ described! {
             "generation_id": "7b0e1f52-4c1d-4f0a-9a57-2d6f3c8e91aa", "status": "completed", "prompt": "a paper boat on a puddle",
             "video_url": "https://cdn.example.net/7b0e1f52.mp4", "model": "kling-o3-video-10s-pro",
         })]);
+    /// A list, as the provider answers it.
+    ProviderList = ArrayBuilder::new()
+        .description(Some("A bare array of statuses, newest first."))
+        .items(Ref::from_schema_name("ProviderStatus"));
     /// What the provider answers to a purchase.
     ProviderAnswer = of_type(Type::Object)
         .description(Some("As the provider answered, byte for byte."))
@@ -189,5 +221,24 @@ fn mark(response: &mut Response) {
     ] {
         let header = HeaderBuilder::new().schema(Some(of_type(Type::String))).description(Some(about)).build();
         response.headers.insert(name.to_owned(), header.into());
+    }
+}
+
+/// The answers to a question for the balance: the provider's, unchanged, or problems of ours.
+pub(in crate::http) struct Balance;
+
+impl IntoResponses for Balance {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        let text = of_type(Type::String).description(Some("US dollars, as the provider writes them."));
+        let schema = of_type(Type::Object)
+            .property("balance", text)
+            .additional_properties(Some(AdditionalProperties::<Schema>::FreeForm(true)));
+        let example = json!({"balance": "41.7300"});
+        let content = ContentBuilder::new().schema(Some(schema)).example(Some(example)).build();
+        let known = ResponseBuilder::new().description("The provider's answer.").content("application/json", content);
+        let mut other = ResponseBuilder::new().description("The provider's answer, unchanged.").build();
+        other.content.insert("*/*".to_owned(), ContentBuilder::new().build().into());
+        let statuses = ["3XX", "4XX", "5XX"].map(|status| (status.to_owned(), other.clone().into()));
+        statuses.into_iter().chain([("200".to_owned(), known.build().into())]).collect()
     }
 }

@@ -11,6 +11,7 @@ use super::session::Visitor;
 use super::text::{When, plain, short};
 use super::{Frame, Refused, Section, answer};
 use crate::domain::decision::Disposition;
+use crate::domain::delivery_headers::Signature;
 use crate::domain::id::DeliveryId;
 use crate::domain::time::Time;
 use crate::http::extract::Query;
@@ -33,6 +34,7 @@ struct DeliveryRow {
     bytes: u64,
     sha256: String,
     replay_of: Option<String>,
+    signature: Option<&'static str>,
 }
 
 impl DeliveryRow {
@@ -48,6 +50,10 @@ impl DeliveryRow {
             bytes: delivery.body_bytes,
             sha256: hex::encode(&delivery.body_sha256),
             replay_of: delivery.replay_of.map(|id| id.to_string()),
+            signature: delivery.signature.map(|signature| match signature {
+                Signature::Verified => "the provider's",
+                Signature::Unchecked => "not verified: webhook.provider_secret is not set",
+            }),
         }
     }
 }
@@ -90,6 +96,7 @@ struct DeliveryPage {
     row: DeliveryRow,
     body: Option<String>,
     note: Option<&'static str>,
+    headers: Vec<(String, String)>,
 }
 
 /// `GET /deliveries/{id}`.
@@ -103,11 +110,12 @@ async fn one(
     query.end()?;
     let unknown = || Problem::not_found("There is no delivery of this id.");
     let id = DeliveryId::parse(&id).map_err(|_| unknown())?;
-    let Received { delivery, body } = api.store.delivery(id).await?.ok_or_else(unknown)?;
+    let Received { delivery, body, headers } = api.store.delivery(id).await?.ok_or_else(unknown)?;
     let now = api.clock.now();
     let (body, note) = readable(body);
     let frame = Frame::new("Delivery", Section::Deliveries, visitor, now).done(done);
-    answer(&DeliveryPage { frame, row: DeliveryRow::of(&delivery, now), body, note })
+    let headers = headers.0.into_iter().map(|(name, value)| (plain(&name), plain(&value))).collect();
+    answer(&DeliveryPage { frame, row: DeliveryRow::of(&delivery, now), body, note, headers })
 }
 
 /// A body as it can be read, and what has to be said about it.

@@ -19,21 +19,24 @@ fn every_answer_has_its_word() {
 
 #[test]
 fn which_webhooks_are_asked_about_is_as_the_user_says() {
-    for (confirm, own, standing) in [
-        (Confirm::Never, Status::Completed, Status::Completed),
-        (Confirm::Untrusted, Status::Completed, Status::Pending),
-        (Confirm::Always, Status::Pending, Status::Pending),
+    let (believed, asked) = (Status::Completed, Status::Pending);
+    for (confirm, own, standing, signed) in [
+        (Confirm::Never, believed, believed, [believed, believed]),
+        (Confirm::Untrusted, believed, asked, [believed, believed]),
+        (Confirm::Always, asked, asked, [asked, asked]),
     ] {
         let rules = rules(confirm);
         let sold = sold(&rules);
-        let told = |reference| {
+        let told = |reference, signed| {
             let notice = notice("p-1", Word::Outcome(completed("u")));
-            let fact = Fact::Webhook { reference, notice };
+            let fact = Fact::Webhook { reference, signed, notice };
             let next = rules.decide(&sold, &fact, &Experience::default(), T0).generation;
             assert_eq!(next.claim.is_some(), next.state.status() == Status::Pending);
             next.state.status()
         };
-        assert_eq!((told(Reference::Generation(sold.id)), told(Reference::Standing)), (own, standing), "{confirm:?}");
+        let minted = Reference::Generation(sold.id);
+        assert_eq!((told(minted, false), told(Reference::Standing, false)), (own, standing), "{confirm:?}");
+        assert_eq!([told(minted, true), told(Reference::Standing, true)], signed, "{confirm:?}");
     }
 }
 

@@ -45,7 +45,7 @@ fn found(generation: &Generation, seconds: u64, word: Word) -> Generation {
 /// Told by a standing URL, and not yet confirmed.
 fn claimed(outcome: Outcome) -> Generation {
     let notice = notice("p-1", Word::Outcome(outcome));
-    next(&running(State::Processing), 50, &Fact::Webhook { reference: Reference::Standing, notice })
+    next(&running(State::Processing), 50, &Fact::Webhook { reference: Reference::Standing, signed: false, notice })
 }
 
 fn one(name: &'static str, generation: Generation, seconds: u64) -> Situation {

@@ -52,8 +52,10 @@ fn facts() -> Vec<(String, Fact)> {
     ];
     let told = |reference, provider_id: &str, word: &Word| Fact::Webhook {
         reference,
+        signed: false,
         notice: notice(provider_id, word.clone()),
     };
+    let signed = |reference| Fact::Webhook { reference, signed: true, notice: notice("p-1", url("u")) };
     let own = Reference::Generation(GenerationId::from_bytes(&[7; 16]).unwrap());
     let mut facts = Vec::new();
     for (name, word) in &words {
@@ -63,6 +65,8 @@ fn facts() -> Vec<(String, Fact)> {
         facts.push((format!("webhook by a standing URL {name}"), told(Reference::Standing, "p-1", word)));
     }
     let webhooks = [
+        ("webhook signed completed u", signed(own)),
+        ("webhook signed by a standing URL completed u", signed(Reference::Standing)),
         ("webhook of p-2 completed u", told(own, "p-2", &url("u"))),
         ("webhook unreadable", Fact::UnreadableWebhook),
         ("webhook with another's id", Fact::ForeignWebhook),

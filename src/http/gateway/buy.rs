@@ -1,131 +1,35 @@
-//! `/gateway`: a drop-in for the provider. Purchases and status reads in its own shape, everything else is 404.
+//! Buying through the gateway: the request read, the purchase handed on, the provider's answer given back unchanged.
+//!
+//! Never decides what an answer means for the money; that is `flow/gateway.rs`.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Json;
 use axum::body::{Body, Bytes};
-use axum::extract::{Request, State};
 use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use axum::routing::any;
 use sha2::{Digest, Sha256};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
-use utoipa::OpenApi;
-use utoipa_axum::router::OpenApiRouter;
+use tokio::sync::oneshot;
 
-use super::auth::{ApiKeys, Caller};
-use super::document::refusals::Looking;
-use super::document::requests::{IdempotencyKey, MetadataHeader, ProviderStatus, Purchase, Sold};
-use super::extract::{self, Named, invalid_field};
-use super::idempotency::{self, GENERATION, invalid_header, named};
-use super::parameter::{OfFamily, OfProvider};
-use super::problem::Problem;
-use super::seats::Seat;
-use super::{AppState, registration};
-use crate::config::Scope;
+use super::{Counter, KIB, put};
 use crate::domain::family::Family;
-use crate::domain::id::{GenerationId, ProviderId};
 use crate::domain::purchase::{NotAPurchase, Order, Reply, SubmitResult};
-use crate::domain::shape;
-use crate::flow::adopt::Adopter;
-use crate::flow::gateway::{Bought, Gateway, PurchaseError, Wanted};
-use crate::worker::Tasks;
+use crate::flow::gateway::{Bought, PurchaseError, Wanted};
+use crate::http::auth::Caller;
+use crate::http::document::requests::{IdempotencyKey, MetadataHeader, Purchase, Sold};
+use crate::http::extract::{self, invalid_field};
+use crate::http::idempotency::{self, GENERATION, invalid_header, named};
+use crate::http::parameter::OfFamily;
+use crate::http::problem::Problem;
+use crate::http::registration;
 
 const ERROR_CODE: HeaderName = HeaderName::from_static("recoup-error-code");
 /// Only when what came of a purchase could not be kept yet.
 const UNRECORDED: HeaderName = HeaderName::from_static("recoup-unrecorded");
 const METADATA: &str = "recoup-metadata";
-/// Bodies of purchases held at the same time, in bytes: ten of the largest.
-const HELD_BYTES_MAX: usize = 640 * 1_024 * 1_024;
-const KIB: usize = 1_024;
 /// Longer bodies are read on a thread of their own: 67 MB keep a core busy for a tenth of a second.
 const READ_IN_PLACE_BYTES_MAX: usize = 256 * KIB;
-
-/// Everything the drop-in is made of.
-#[derive(Clone, Debug)]
-pub struct Counter {
-    /// Buys.
-    pub gateway: Gateway,
-    /// Takes on what others bought.
-    pub adopter: Adopter,
-    /// Carries what was begun to its end.
-    pub tasks: Tasks,
-    /// Longest purchase, in bytes.
-    pub body_bytes_max: usize,
-    /// How long a repeat waits for what became of the first.
-    pub repeat_wait: Duration,
-    /// Room for bodies, in KiB.
-    room: Arc<Semaphore>,
-}
-
-impl Counter {
-    /// A counter that takes bodies up to that length.
-    pub fn new(gateway: Gateway, adopter: Adopter, tasks: Tasks, body_bytes_max: usize, repeat_wait: Duration) -> Self {
-        let room = Arc::new(Semaphore::new(HELD_BYTES_MAX.max(body_bytes_max) / KIB + 1));
-        Self { gateway, adopter, tasks, body_bytes_max, repeat_wait, room }
-    }
-
-    /// Room for a body, before it is read: what would not fit into memory is turned away.
-    fn room(&self, headers: &HeaderMap) -> Result<OwnedSemaphorePermit, Problem> {
-        let announced = headers.get("content-length").and_then(|length| length.to_str().ok()?.parse().ok());
-        let bytes = announced.unwrap_or(self.body_bytes_max).min(self.body_bytes_max);
-        let kib = u32::try_from(bytes / KIB + 1).unwrap_or(u32::MAX);
-        Arc::clone(&self.room).try_acquire_many_owned(kib).map_err(|_| {
-            Problem::unavailable("Too many purchases are being sent at once. Nothing was bought; send it again.")
-                .retry_after(Duration::from_secs(1))
-        })
-    }
-}
-
-/// What a request to the drop-in means.
-enum Meant {
-    Buy(&'static Family),
-    Look(&'static Family, ProviderId),
-}
-
-/// Reads method and path; `None` for anything the provider does not have.
-fn meant(method: &Method, path: &str) -> Option<Meant> {
-    let path = path.strip_prefix("v1/")?;
-    if *method == Method::POST {
-        return Family::of(path.strip_suffix("/generate")?).map(Meant::Buy);
-    }
-    // The documentation of Sora puts a slash behind the id (provider.md 10.5).
-    let path = path.strip_suffix('/').unwrap_or(path);
-    let (family, id) = path.rsplit_once("/generations/")?;
-    (*method == Method::GET).then_some(Meant::Look(Family::of(family)?, ProviderId::parse(id).ok()?))
-}
-
-/// Everything under `/gateway`.
-async fn serve(
-    State(keys): State<ApiKeys>,
-    State(counter): State<Counter>,
-    path: Result<Named, Problem>,
-    request: Request,
-) -> Result<Response, Problem> {
-    let (parts, body) = request.into_parts();
-    match path.ok().and_then(|Named(path)| meant(&parts.method, &path)) {
-        Some(Meant::Buy(family)) => {
-            let caller = keys.authorize(&parts.headers, Scope::Submit)?;
-            Seat::keep(&parts.extensions);
-            buy(&counter, family, &caller, &parts.headers, body).await
-        }
-        Some(Meant::Look(family, provider_id)) => {
-            keys.authorize(&parts.headers, Scope::Read)?;
-            Seat::keep(&parts.extensions);
-            look(counter, family, provider_id).await
-        }
-        None => {
-            keys.authenticate(&parts.headers)?;
-            Err(Problem::not_found(
-                "The gateway has POST /gateway/v1/{family}/generate and GET /gateway/v1/{family}/generations/{id}, for the \
-                 families of /v1/models and ids of A-Z, a-z, 0-9, _ and -.",
-            ))
-        }
-    }
-}
 
 /// Buys a generation, as the provider sells it.
 ///
@@ -135,7 +39,7 @@ async fn serve(
     params(OfFamily, IdempotencyKey, MetadataHeader),
     request_body(content = Purchase),
     responses(Sold))]
-async fn buy(
+pub(super) async fn buy(
     counter: &Counter,
     family: &'static Family,
     caller: &Caller,
@@ -232,12 +136,6 @@ fn sold(bought: Bought) -> Result<Response, Problem> {
     Ok(response)
 }
 
-fn put(headers: &mut HeaderMap, name: HeaderName, value: Option<String>) {
-    if let Some(value) = value.and_then(|value| HeaderValue::try_from(value).ok()) {
-        headers.insert(name, value);
-    }
-}
-
 /// When to come again after an answer was lost: at once, since it is here that the repeat waits.
 const LOST_RETRY_AFTER: Duration = Duration::from_secs(1);
 
@@ -261,24 +159,6 @@ fn no_answer(reply: &Reply, is_repeat: bool) -> Problem {
     .caused_by(&reply.said)
 }
 
-/// The status of a generation in the provider's shape, from our records and at no cost to the budget.
-///
-/// One that is not known here is asked about once and taken on.
-#[utoipa::path(get, path = "/gateway/v1/{family}/generations/{generation_id}", tag = "gateway", operation_id = "get_generation_as_provider", security(("key" = ["read"])),
-    params(OfFamily, OfProvider),
-    responses((status = 200, description = "As the provider documents it for this family.", body = ProviderStatus,
-        headers(("Recoup-Generation" = GenerationId, description = "Our id of it."))), Looking))]
-async fn look(counter: Counter, family: &'static Family, provider_id: ProviderId) -> Result<Response, Problem> {
-    let (answer, answered) = oneshot::channel();
-    let adopter = counter.adopter;
-    counter.tasks.carry(async move { drop(answer.send(adopter.find(family, &provider_id).await)) });
-    let found = answered.await.map_err(|_| Problem::internal("Something went wrong on our side."))?;
-    let generation = found?;
-    let mut response = Json(shape::status(&generation)).into_response();
-    put(response.headers_mut(), GENERATION, Some(generation.id.to_string()));
-    Ok(response)
-}
-
 /// The caller's labels: a JSON object of strings.
 fn metadata(headers: &HeaderMap) -> Result<Option<BTreeMap<String, String>>, Problem> {
     let mut values = headers.get_all(METADATA).iter();
@@ -292,12 +172,4 @@ fn metadata(headers: &HeaderMap) -> Result<Option<BTreeMap<String, String>>, Pro
         }
         _ => Err(invalid_header("Recoup-Metadata", "must stand once and be a JSON object of strings")),
     }
-}
-
-/// The routes.
-pub(super) fn routes() -> OpenApiRouter<AppState> {
-    #[derive(OpenApi)]
-    #[openapi(paths(buy, look))]
-    struct Described;
-    OpenApiRouter::with_openapi(Described::openapi()).route("/gateway/{*path}", any(serve))
 }
