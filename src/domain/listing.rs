@@ -30,6 +30,11 @@ pub fn lists_of(family: &'static Family) -> impl Iterator<Item = &'static Family
     [Some(family), above].into_iter().flatten()
 }
 
+/// Whether it is documented that there is such a list, and that it tells of `family` (provider.md sections 1 and 13).
+pub fn is_documented(list: &Family, family: &Family) -> bool {
+    list.path == family.path && matches!(list.path, "kling" | "veo" | "sora" | "gemini" | "chatgpt-images")
+}
+
 /// One generation as a list tells of it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Entry {

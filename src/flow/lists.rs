@@ -19,8 +19,10 @@ const ABSENT_FOR: Duration = Duration::from_hours(1);
 const REST: Duration = Duration::from_secs(30);
 /// So many reads of the list of another family without a word about this one, and it does not tell of it.
 const LOOKS_IN_VAIN: u32 = 3;
-/// So many due generations of a family make its list worth a read.
+/// So many due generations make a list worth a read that exists; one that is documented, and may; one that nobody documents.
 const WORTH: usize = 2;
+const WORTH_A_TRY: usize = 4;
+const WORTH_A_GUESS: usize = 20;
 /// Generations remembered that stood in no list.
 const UNLISTED_MAX: usize = 10_000;
 
@@ -51,6 +53,8 @@ pub(super) struct ListChoice {
 #[derive(Clone, Copy, Debug, Default)]
 struct Known {
     read_at: Option<Duration>,
+    /// It was read, and told of the family.
+    exists: bool,
     rests_until: Duration,
     in_vain: u32,
 }
@@ -130,7 +134,12 @@ impl Lists {
         let mut ids: Vec<_> = due.iter().filter(|due| listed(due)).map(|due| due.id).take(limit).collect();
         ids.sort_unstable();
         ids.dedup();
-        (ids.len() >= WORTH).then(|| ListChoice { list, family: picked.family, due: ids, lost: Vec::new() })
+        let worth = match (memory.of(list, picked.family).exists, listing::is_documented(list, picked.family)) {
+            (true, _) => WORTH,
+            (false, true) => WORTH_A_TRY,
+            (false, false) => WORTH_A_GUESS,
+        };
+        (ids.len() >= worth).then(|| ListChoice { list, family: picked.family, due: ids, lost: Vec::new() })
     }
 
     /// Remembers that a list is read now.
@@ -151,6 +160,7 @@ impl Lists {
         let mut memory = self.memory();
         let known = memory.known.entry((choice.list.code(), choice.family.code())).or_default();
         known.in_vain = if tells { 0 } else { known.in_vain + 1 };
+        known.exists |= tells;
         let of_another = choice.list != choice.family;
         let told_nothing = !choice.due.is_empty() && told.is_empty();
         if (of_another && known.in_vain >= LOOKS_IN_VAIN) || told_nothing {

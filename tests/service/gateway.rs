@@ -199,10 +199,10 @@ async fn when_the_answer_is_lost_it_may_have_been_charged_and_is_never_sent_agai
         let hurried = [("idempotency-key", "k"), ("prefer", "wait=0")];
         world.submit_with(&hurried, order().to_string()).await.problem(504, "SUBMIT_UNCONFIRMED");
         world.advance(Duration::from_hours(2)).await;
-        assert_eq!(provider.seen().len(), 1, "{name}: sent once");
+        assert_eq!(provider.purchases().len(), 1, "{name}: sent once");
         // The webhook's token brings the id, and the outcome with it.
         let webhook = completed("p-1", "https://x/v.mp4");
-        world.webhook(&provider.seen()[0].callback_url(), webhook).await.expect(200);
+        world.webhook(&provider.purchases()[0].callback_url(), webhook).await.expect(200);
         let healed = world.generation("p-1").await;
         assert_eq!(
             (&healed["id"], &healed["status"], &healed["attention"]),
@@ -309,7 +309,7 @@ async fn a_caller_that_hangs_up_changes_nothing() {
         (&shown["status"], &shown["generation_id"], &shown["price"]),
         (&json!("pending"), &json!("p-1"), &json!("0.1500"))
     );
-    assert_eq!(provider.seen().len(), 1);
+    assert_eq!(provider.purchases().len(), 1);
 }
 
 #[tokio::test]
@@ -384,7 +384,7 @@ async fn the_key_goes_nowhere_else_and_never_comes_back() {
     let location = format!("location: {}/v1/x\r\n", elsewhere.url);
     let provider = RawProvider::start(Then::Answer(http("308 Permanent Redirect", &location, ""))).await;
     with_provider(&provider.url).await.submit(&order()).await.problem(504, "SUBMIT_UNCONFIRMED");
-    assert_eq!((provider.seen().len(), elsewhere.seen().len()), (1, 0));
+    assert_eq!((provider.purchases().len(), elsewhere.seen().len()), (1, 0));
 
     let echo = format!(r#"{{"detail":"you sent Bearer {PROVIDER_KEY}"}}"#);
     let provider = RawProvider::start(Then::Answer(http("400 Bad Request", "", &echo))).await;
@@ -521,5 +521,5 @@ async fn what_was_sold_reaches_the_caller_even_when_it_cannot_be_kept_yet_and_is
         assert!(changes < 100_000, "it is never kept");
     }
     assert_eq!(world.generation("p-1").await["price"], "0.1500");
-    assert_eq!(provider.seen().len(), 1);
+    assert_eq!(provider.purchases().len(), 1);
 }

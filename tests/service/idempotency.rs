@@ -53,7 +53,7 @@ async fn a_thousand_equal_requests_at_once_buy_one_video() {
         }
     }
     assert!(sold >= 1 && sold + under_way == 1_000, "{sold} {under_way}");
-    assert_eq!(provider.seen().len(), 1, "bought once");
+    assert_eq!(provider.purchases().len(), 1, "bought once");
     assert_eq!(world.get("/v1/generations").await.expect(200)["data"].as_array().unwrap().len(), 1);
 }
 

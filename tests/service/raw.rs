@@ -70,6 +70,11 @@ impl RawProvider {
         Self { url, seen, arrived }
     }
 
+    /// The purchases among what it has seen.
+    pub(crate) fn purchases(&self) -> Vec<Seen> {
+        self.seen().into_iter().filter(|seen| seen.head.starts_with("POST ")).collect()
+    }
+
     pub(crate) fn seen(&self) -> Vec<Seen> {
         self.seen.lock().unwrap().clone()
     }

@@ -187,7 +187,7 @@ async fn a_repeat_that_waits_in_vain_is_told_so_and_bought_is_nothing() {
     let hurried = send(&world, &[("prefer", "respond-async, wait=0")], BODY).await;
     assert_eq!(header(&hurried, "recoup-repeat-of"), Some(first.as_str()));
     hurried.problem(504, "SUBMIT_UNCONFIRMED");
-    assert_eq!(provider.seen().len(), 1, "sent once");
+    assert_eq!(provider.purchases().len(), 1, "sent once");
     assert_eq!(world.get("/v1/generations").await.expect(200)["data"].as_array().unwrap().len(), 1);
 }
 
@@ -199,23 +199,23 @@ async fn who_really_wants_another_gets_it() {
         let answer = send(&world, &headers, BODY).await;
         assert_eq!(header(&answer, "recoup-repeat-of"), None);
         answer.problem(504, "SUBMIT_UNCONFIRMED");
-        assert_eq!(provider.seen().len(), n + 2);
+        assert_eq!(provider.purchases().len(), n + 2);
     }
     // Another body, another route, another prompt: not the same.
     send(&world, &[], r#"{"prompt":"a paper boat","duration":"10"}"#).await.problem(504, "SUBMIT_UNCONFIRMED");
     let elsewhere = world.post("/gateway/v1/kling/generate", &json!({"prompt": "a paper boat"})).await;
     elsewhere.problem(504, "SUBMIT_UNCONFIRMED");
-    assert_eq!(provider.seen().len(), 5);
+    assert_eq!(provider.purchases().len(), 5);
     // Ten minutes later it is wanted again.
     world.advance(Duration::from_mins(10)).await;
     send(&world, &[], BODY).await.problem(504, "SUBMIT_UNCONFIRMED");
-    assert_eq!(provider.seen().len(), 6);
+    assert_eq!(provider.purchases().len(), 6);
     // A person saw the credits come back: there is nothing to wait for.
     let list = world.get("/v1/generations?limit=1").await.expect(200);
     let last = text(&list["data"][0]["id"]);
     world.post(&format!("/v1/generations/{last}/refunds"), &json!({})).await.expect(200);
     send(&world, &[], BODY).await.problem(504, "SUBMIT_UNCONFIRMED");
-    assert_eq!(provider.seen().len(), 7);
+    assert_eq!(provider.purchases().len(), 7);
 }
 
 #[tokio::test]
@@ -224,14 +224,14 @@ async fn four_equal_purchases_side_by_side_are_four() {
     let (world, provider) = with_provider(Then::Wait(Arc::clone(&go), sold("p-1"))).await;
     let all = futures_util::future::join_all((0..4).map(|_| send(&world, &[], BODY)));
     let arrived = async {
-        while provider.seen().len() < 4 {
+        while provider.purchases().len() < 4 {
             tokio::task::yield_now().await;
         }
         go.notify_waiters();
     };
     let (answers, ()) = tokio::join!(all, arrived);
     assert_eq!(answers.len(), 4);
-    assert_eq!(provider.seen().len(), 4);
+    assert_eq!(provider.purchases().len(), 4);
 }
 
 #[tokio::test]
@@ -256,7 +256,7 @@ async fn whoever_waits_is_answered_as_soon_as_a_webhook_tells_whatever_the_provi
     go.notify_waiters();
     let shown = world.generation("p-7").await;
     assert_eq!((&shown["status"], &shown["attention"]), (&json!("completed"), &json!(null)));
-    assert_eq!(provider.seen().len(), 1);
+    assert_eq!(provider.purchases().len(), 1);
 }
 
 #[tokio::test]
@@ -283,7 +283,7 @@ async fn what_a_caller_that_left_sends_again_is_a_repeat() {
     });
     assert_eq!((again.status, header(&again, "recoup-repeat-of")), (201, Some(id.as_str())));
     assert_eq!(again.body, json!({"generation_id": "p-1", "status": "pending", "price": "0.1500"}));
-    assert_eq!(provider.seen().len(), 1);
+    assert_eq!(provider.purchases().len(), 1);
 }
 
 /// Whether it is on record that the caller of a purchase has left.
@@ -316,14 +316,14 @@ async fn a_repeat_after_a_restart_waits_for_the_purchase_that_the_process_before
         world.webhook(&url, completed("p-7", "https://x/v.mp4")).await.expect(200);
     });
     assert_eq!((again.status, &again.body["generation_id"]), (201, &json!("p-7")));
-    assert_eq!(provider.seen().len(), 1);
+    assert_eq!(provider.purchases().len(), 1);
 }
 
 #[tokio::test]
 async fn our_own_id_goes_along_as_the_idempotency_key() {
     let (world, provider) = with_provider(Then::Answer(sold("p-1"))).await;
     let answer = send(&world, &[("idempotency-key", "the caller's")], BODY).await;
-    let seen = provider.seen().remove(0);
+    let seen = provider.purchases().remove(0);
     assert_eq!(seen.header("x-idempotency-key"), header(&answer, "recoup-generation"));
     assert_eq!(seen.header("idempotency-key"), None);
     // Both names of the key may stand, with the same value.
@@ -331,5 +331,5 @@ async fn our_own_id_goes_along_as_the_idempotency_key() {
     send(&world, &both, BODY).await.problem(400, "INVALID_HEADER");
     let both = [("idempotency-key", "the caller's"), ("x-idempotency-key", "the caller's")];
     assert_eq!(header(&send(&world, &both, BODY).await, "idempotency-replayed"), Some("true"));
-    assert_eq!(provider.seen().len(), 1);
+    assert_eq!(provider.purchases().len(), 1);
 }
