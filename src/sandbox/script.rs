@@ -205,6 +205,11 @@ mod tests {
         assert!(read("[sandbox: answer=lost lose]").unwrap().plan.is_some());
     }
 
+    #[test]
+    fn the_document_shows_the_help() {
+        assert!(include_str!("../../docs/SANDBOX.md").contains(&format!("```text\n{WORDS}\n```")));
+    }
+
     /// The help names what there is, and nothing else.
     #[test]
     fn the_help_knows_every_word() {

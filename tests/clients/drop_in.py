@@ -171,7 +171,9 @@ async def errors_are_the_clients_own(side, proofs):
     await prove("404", errors.NotFoundError, 404, "not found", impatient.kling.get_o3_video_status(nobody))
     await prove("404 of veo", errors.NotFoundError, 404, "not", impatient.veo.get_status(nobody))
     await prove("422", errors.APIStatusError, 422, "duration", raw("POST", o3, body={"prompt": "a boat", "duration": 5}))
-    await prove("422 of a callback over http", errors.APIStatusError, 422, "https", buy(prompt="a boat", callback_url="http://n8n:5678/hook"))
+    if not side.is_gateway:
+        # Through the gateway it is recoup that calls it.
+        await prove("422 of a callback over http", errors.APIStatusError, 422, "https", buy(prompt="a boat", callback_url="http://n8n:5678/hook"))
     crowded = await_error(buy(prompt="a boat, crowded out [sandbox: answer=429 retry-after=3 times=9]"))
     await proofs.prove("error 429 with retry_after", rate_limited(crowded))
     for status in (500, 502, 503, 504):

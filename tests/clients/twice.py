@@ -89,7 +89,7 @@ class Calls:
     """All calls and what they returned."""
 
     def __init__(self, wanted, chance):
-        self.returned, self.raised, self.scripts, self.buyers = {}, {}, {}, {}
+        self.returned, self.raised, self.scripts, self.buyers, self.took = {}, {}, {}, {}, {}
         for number in range(wanted):
             prompt = f"a paper boat, number {number} [sandbox: {SCRIPTS[number % len(SCRIPTS)]}]".replace(" [sandbox: ]", "")
             self.scripts[prompt] = SCRIPTS[number % len(SCRIPTS)]
@@ -102,10 +102,12 @@ class Calls:
 
         async def one(prompt):
             async with waiting:
+                began = time.monotonic()
                 try:
                     self.returned[prompt] = await self.buyers[prompt](base, prompt)
                 except (RunBlobError, httpx.HTTPError) as error:
                     self.raised[prompt] = error
+                self.took[prompt] = time.monotonic() - began
 
         await asyncio.gather(*[one(prompt) for prompt in self.order])
 
@@ -145,7 +147,7 @@ def settle(sandbox, service, seconds):
 def judge(calls, ledger, records):
     """What may never be, one line each; and what was, in numbers."""
     wrong = []
-    sold = collections.defaultdict(list)
+    sold = {prompt: [] for prompt in calls.order}
     for bought in ledger:
         sold[bought["prompt"]].append(bought)
     by_id = {record["generation_id"]: record for record in records if record["generation_id"]}
@@ -161,11 +163,14 @@ def judge(calls, ledger, records):
             wrong.append(f"returned {id}, which was not bought for {prompt!r}")
     raised = [prompt for prompt in calls.raised if sold[prompt]]
     print(f"{len(calls.order)} calls: {len(calls.returned)} returned an id, {len(calls.raised)} raised")
-    print(f"{len(sold)} bought, {sum(len(bought) > 1 for bought in sold.values())} of them twice, {len(unknown)} unknown to recoup")
+    print(f"{sum(bool(bought) for bought in sold.values())} bought, {sum(len(bought) > 1 for bought in sold.values())} of them twice,"
+          f" {len(unknown)} unknown to recoup")
     print(f"{len(raised)} raised though sold, of them {sum(sold[prompt][0]['id'] in by_id for prompt in raised)} known by now:"
           f" {dict(collections.Counter(calls.scripts[prompt] for prompt in raised))}")
     idle = [prompt for prompt in calls.order if not sold[prompt]]
     print(f"{len(idle)} never bought: {dict(collections.Counter(calls.scripts[prompt] for prompt in idle))}")
+    slowest = sorted(((calls.took[prompt], calls.scripts[prompt], calls.buyers[prompt].__name__) for prompt in calls.order), reverse=True)
+    print("slowest:", ", ".join(f"{took:.0f} s {script!r} {buyer}" for took, script, buyer in slowest[:5]))
     # An unclear purchase is never sent again: what the provider did not sell stays unsold, and nothing else does.
     wrong += [f"never bought, {type(calls.raised[prompt]).__name__}: {prompt!r}" for prompt in idle if "unsold" not in calls.scripts[prompt] and prompt in calls.raised and calls.is_calm]
     return wrong
