@@ -59,6 +59,8 @@ impl Wrong {
     }
 }
 
+const WANTED: &str = "Input should be a valid dictionary or object to extract fields from";
+
 /// Reads the body of a purchase as `FastAPI` does: another content type is no JSON, whatever stands in it (cases.md M).
 ///
 /// # Errors
@@ -68,7 +70,6 @@ pub(super) fn read(headers: &HeaderMap, body: &[u8]) -> Result<Fields, Box<Respo
         let detail = json!([{"type": kind, "loc": ["body"], "msg": message, "input": input}]);
         Box::new((StatusCode::UNPROCESSABLE_ENTITY, Json(json!({ "detail": detail }))).into_response())
     };
-    const WANTED: &str = "Input should be a valid dictionary or object to extract fields from";
     let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let essence = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     let is_json = essence.strip_prefix("application/").is_some_and(|sub| sub == "json" || sub.ends_with("+json"));
@@ -123,9 +124,10 @@ fn hold(family: &Family, form: &Form, field: &Field, fields: &Fields, https_only
 
 fn missing(field: &Field) -> Wrong {
     let name = field.name;
-    let message = match field.rule {
-        Rule::Text { min, max } => format!("{name}: must be {min} to {max} characters"),
-        _ => format!("{name}: Field required"),
+    let message = if let Rule::Text { min, max } = field.rule {
+        format!("{name}: must be {min} to {max} characters")
+    } else {
+        format!("{name}: Field required")
     };
     let wrong = Wrong::value(name, "missing", message);
     if field.is_bad_request { wrong.bad_request() } else { wrong }

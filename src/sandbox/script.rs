@@ -199,7 +199,7 @@ mod tests {
         let crowded = Script { answer: ScriptedAnswer::Status(429), sells: false, ..usual };
         assert_eq!(script("answer=429"), crowded);
         assert_eq!(script("answer=429 sold times=3"), Script { sells: true, times: 3, ..crowded });
-        assert_eq!(script("answer=503 unsold").sells, false);
+        assert!(!script("answer=503 unsold").sells);
         assert_eq!(script("answer=429 retry-after=7").retry_after, Some(7));
         assert_eq!(read("[sandbox: answer=lost]").unwrap().plan, None, "its fate is whatever it would be");
         assert!(read("[sandbox: answer=lost lose]").unwrap().plan.is_some());

@@ -172,7 +172,7 @@ fn outcome(purchase: &Purchase, standing: &Standing) -> Map<String, Value> {
     body.insert(family.id_field.to_owned(), json!(purchase.id));
     body.insert("status".to_owned(), json!(standing.word()));
     match family.result_field.split_once('.') {
-        Some((outer, _)) => body.insert(outer.to_owned(), url.map_or(Value::Null, seedance_output)),
+        Some((outer, _)) => body.insert(outer.to_owned(), url.as_deref().map_or(Value::Null, seedance_output)),
         None => body.insert(family.result_field.to_owned(), json!(url)),
     };
     body.insert(family.reason_field.to_owned(), reason);
@@ -180,7 +180,7 @@ fn outcome(purchase: &Purchase, standing: &Standing) -> Map<String, Value> {
 }
 
 /// provider.md 10.7.
-fn seedance_output(url: String) -> Value {
+fn seedance_output(url: &str) -> Value {
     let last_frame = url.replace(".mp4", ".png");
     json!({"video_urls": [url], "last_frame_url": last_frame})
 }
