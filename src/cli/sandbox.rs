@@ -10,11 +10,12 @@ use tokio_util::sync::CancellationToken;
 use super::{Signals, say};
 use crate::clock::SystemClock;
 use crate::config::Log;
-use crate::sandbox::{Chances, Sandbox, Settings};
+use crate::sandbox::{Chances, Idempotency, Lists, Sandbox, Settings, WORDS};
 use crate::telemetry;
 
 /// Percentages are chances of each purchase, drawn from the seed.
 #[derive(Debug, clap::Args)]
+#[command(after_help = WORDS)]
 pub(super) struct Arguments {
     /// Where to listen
     #[arg(long, default_value = "127.0.0.1:8090")]
@@ -31,6 +32,18 @@ pub(super) struct Arguments {
     /// Status reads a minute before it answers 429; 0 for no limit
     #[arg(long, default_value_t = 60)]
     status_reads_per_minute: u32,
+    /// Signs its webhooks with this secret, in `X-RunBlob-Signature` [default: unsigned]
+    #[arg(long)]
+    webhook_secret: Option<String>,
+    /// Which lists of generations there are: none, those its own client asks, with O1 and O3 in Kling's, or of every family
+    #[arg(long, value_enum, default_value_t)]
+    lists: Lists,
+    /// What `X-Idempotency-Key` does
+    #[arg(long, value_enum, default_value_t)]
+    idempotency: Idempotency,
+    /// Refuse callback URLs over http on loopback too
+    #[arg(long)]
+    https_callbacks_only: bool,
     /// Percent of generations that fail
     #[arg(long, default_value_t = 0, value_parser = percent())]
     fail: u8,
@@ -73,12 +86,16 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
             contradict: arguments.contradict,
             garble: arguments.garble,
         },
+        webhook_secret: arguments.webhook_secret,
+        lists: arguments.lists,
+        idempotency: arguments.idempotency,
+        https_callbacks_only: arguments.https_callbacks_only,
         results_at: Some(format!("http://{address}")),
         ..Settings::default()
     };
     let sandbox = Sandbox::new(settings, Arc::new(SystemClock::new()))?;
     say(format!("The simulated provider listens on http://{address}. Set provider.base_url to that."))?;
-    say(format!("Fates:  POST http://{address}/sandbox/plans   or [sandbox: fail=TIMEOUT lose] in a prompt"))?;
+    say(format!("Fates:  POST http://{address}/sandbox/plans   or [sandbox: fail=TIMEOUT lose] in a prompt (--help)"))?;
     say(format!("Faults: POST http://{address}/sandbox/faults  Ledger: GET http://{address}/sandbox/ledger"))?;
     let mut signals = Signals::listen()?;
     let stop = CancellationToken::new();

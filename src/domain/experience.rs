@@ -19,11 +19,14 @@ use super::trust::Trust;
 pub struct Kind {
     /// The family's path.
     pub family: String,
-    /// The model as sent.
+    /// The model as sent; the family's path for all that neither the table nor the user's settings name.
     pub model: String,
-    /// Length of the clip in seconds; 0 where a model has none.
+    /// Length of the clip in seconds; 0 where a model has none, or where it is not known.
     pub duration_seconds: u32,
 }
+
+/// Longer clips learn together with those of unknown length.
+const LENGTH_MAX: u32 = 60;
 
 /// All that was learned.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -44,15 +47,21 @@ pub struct Lesson {
 }
 
 impl Kind {
-    /// The kind of a generation; `None` where its model is not known, or is not one whose time is.
-    pub fn of(rules: &Rules, generation: &Generation) -> Option<Self> {
+    /// The kind of a generation. Names and lengths that callers make up fall together, so that their number stays bounded.
+    pub fn of(rules: &Rules, generation: &Generation) -> Self {
         let (family, request) = (generation.family, &generation.request);
-        let model = request.model.as_deref()?;
-        rules.expected.knows(family, model, request.duration_seconds).then(|| Self {
+        let model = match request.model.as_deref() {
+            Some(model) => rules.expected.names(family, model).then_some(model),
+            None => family.only_model().map(|model| model.name),
+        };
+        let seconds = request.duration_seconds.filter(|seconds| (1..=LENGTH_MAX).contains(seconds));
+        let seconds =
+            seconds.filter(|seconds| model.is_none_or(|model| rules.expected.by_length(family, model, *seconds)));
+        Self {
             family: family.path.to_owned(),
-            model: model.to_owned(),
-            duration_seconds: request.duration_seconds.unwrap_or(0),
-        })
+            model: model.unwrap_or(family.path).to_owned(),
+            duration_seconds: seconds.unwrap_or(0),
+        }
     }
 }
 
@@ -70,7 +79,7 @@ impl Experience {
     pub fn expected(&self, rules: &Rules, generation: &Generation) -> Expected {
         let request = &generation.request;
         let table = rules.expected.of(generation.family, request.model.as_deref(), request.duration_seconds);
-        let pace = Kind::of(rules, generation).and_then(|kind| self.paces.get(&kind));
+        let pace = self.paces.get(&Kind::of(rules, generation));
         match pace.and_then(|pace| pace.learned(table)) {
             Some(to) => Expected { from: table.from.min(to), to },
             None => table,
@@ -99,7 +108,7 @@ impl Experience {
     /// Only completed ones say how long a video takes, and only where it is known when they were bought.
     fn learn_pace(&mut self, rules: &Rules, before: &Generation, after: &Generation, now: Time) -> Option<Kind> {
         let (State::Completed { learned, .. }, Some(bought)) = (&after.state, after.submitted_at) else { return None };
-        let kind = Kind::of(rules, after)?;
+        let kind = Kind::of(rules, after);
         let took = after.webhook_at.unwrap_or(now).since(bought);
         // A read that found it at once only says that it took no longer: that must not make the next one wait longer still.
         let found_at_once = learned.source == Source::Check && before.watch.running_streak == 0;
@@ -197,7 +206,7 @@ mod tests {
         let generation = running("kling_o3");
         for _ in 0..60 {
             let lesson = learn(&mut experience, &generation, &webhook(&generation), Duration::from_secs(250));
-            assert_eq!(lesson.pace, Kind::of(&rules, &generation));
+            assert_eq!(lesson.pace, Some(Kind::of(&rules, &generation)));
         }
         assert_eq!(
             experience.expected(&rules, &generation),
@@ -243,13 +252,59 @@ mod tests {
         assert_eq!(lag(&running("kling_o3"), Some(came)), None, "it was not known");
     }
 
+    fn asked(family: &'static Family, model: Option<&str>, seconds: Option<u32>) -> Generation {
+        let request = Request { model: model.map(str::to_owned), duration_seconds: seconds, prompt: None };
+        Generation { family, request, ..running("kling_o3") }
+    }
+
     #[test]
-    fn names_nobody_knows_teach_nothing() {
-        let mut experience = Experience::default();
-        let generation = running("a name of my own");
-        let lesson = learn(&mut experience, &generation, &webhook(&generation), Duration::from_secs(1));
-        assert_eq!((lesson.pace, lesson.trust), (None, Some(&FAMILIES[0])));
-        assert!(experience.paces.is_empty());
+    fn every_model_and_length_of_the_table_learns() {
+        let rules = rules(Confirm::Untrusted);
+        let mut learned = 0;
+        for family in FAMILIES {
+            for model in family.models {
+                let lengths = model.offers.iter().map(|offer| Some(offer.seconds));
+                for seconds in lengths.chain([None]) {
+                    let generation = asked(family, Some(model.name), seconds);
+                    let mut experience = Experience::default();
+                    let (now, table) = (BOUGHT + Duration::from_secs(1), experience.expected(&rules, &generation));
+                    for _ in 0..50 {
+                        let decision = rules.decide(&generation, &webhook(&generation), &experience, now);
+                        experience.learn(&rules, &generation, &decision, now);
+                    }
+                    let expected = experience.expected(&rules, &generation).to;
+                    assert_eq!(expected, table.to / 2, "{} {} {seconds:?}", family.path, model.name);
+                    learned += 1;
+                }
+            }
+        }
+        assert!(learned > 80, "{learned}");
+    }
+
+    #[test]
+    fn a_family_of_one_model_learns_without_its_name() {
+        let rules = rules(Confirm::Untrusted);
+        let kind = |path: &str, seconds| {
+            let kind = Kind::of(&rules, &asked(Family::of(path).unwrap(), None, seconds));
+            (kind.model, kind.duration_seconds)
+        };
+        assert_eq!(kind("kling/o1-video", Some(5)), ("kling_o1_video".to_owned(), 5));
+        assert_eq!(kind("kling/o3-photo", None), ("kling_o3_photo".to_owned(), 0));
+        assert_eq!(kind("sora", None), ("sora".to_owned(), 0));
+        assert_eq!(kind("kling/o3-video", Some(5)), ("kling/o3-video".to_owned(), 5), "one of two");
+    }
+
+    #[test]
+    fn made_up_names_learn_under_the_familys_and_their_number_is_bounded() {
+        let (mut experience, rules) = (Experience::default(), rules(Confirm::Untrusted));
+        for n in 0..5_000 {
+            let generation = asked(&FAMILIES[0], Some(&format!("a name of my own {n}")), Some(n));
+            let lesson = learn(&mut experience, &generation, &webhook(&generation), Duration::from_secs(140));
+            assert_eq!(lesson.pace.map(|kind| kind.model), Some(FAMILIES[0].path.to_owned()));
+        }
+        assert_eq!(experience.paces.len(), 61, "one for each length up to a minute, and one for all others");
+        let motion = asked(&FAMILIES[1], Some("kling_3_motion"), Some(5));
+        assert_eq!(Kind::of(&rules, &motion).duration_seconds, 0, "its length is the reference video's");
     }
 
     #[test]

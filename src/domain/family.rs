@@ -74,7 +74,7 @@ pub struct Family {
     pub path: &'static str,
     /// The name for people: `Kling O3 video`.
     pub title: &'static str,
-    /// The model the provider takes when a request names none, where that is documented.
+    /// The model the provider takes when a request names none, where that is documented or its own client says so.
     pub default_model: Option<&'static str>,
     /// What it makes.
     pub medium: Medium,
@@ -127,6 +127,14 @@ impl Family {
     /// The model of that name.
     pub fn model(&self, name: &str) -> Option<&'static Model> {
         self.models.iter().find(|model| model.name == name)
+    }
+
+    /// The one model of a family whose requests need not name any.
+    pub fn only_model(&self) -> Option<&'static Model> {
+        match self.models {
+            [model] => Some(model),
+            _ => None,
+        }
     }
 
     /// The documented time for a model and duration; where either is unknown, the family's longest (contract section 9).
@@ -193,6 +201,38 @@ mod tests {
         assert_eq!((FAMILIES[0].code(), FAMILIES[1].code()), (1, 2));
         assert_eq!((Family::of_code(0), Family::of_code(200), Family::of("kling/o4")), (None, None, None));
         assert_eq!(Family { path: "kling/o4", ..FAMILIES[0] }.code(), 0, "not in the table");
+    }
+
+    /// provider.md section 13 and 10.1: what a request may name, so that its times are its own.
+    #[test]
+    fn the_table_knows_every_model_of_the_providers_own_client() {
+        let kling = "1.6 1.6_pro 2.1 2.1_pro 2.1_master 2.5_turbo 2.5_turbo_pro 2.6 2.6_motion 2.6_motion_pro 3 3_pro 3_motion \
+                     3_motion_pro";
+        let veo = "fast fast_hd fast_4k quality quality_hd quality_4k";
+        for (path, prefix, names, default) in [
+            ("kling", "kling_", kling, "kling_2.5_turbo"),
+            ("veo", "veo_3_", veo, "veo_3_fast"),
+            ("gemini", "", "standard pro v2", "standard"),
+            ("chatgpt-images", "", "gpt-5-2", "gpt-5-2"),
+            ("kling/o1-video", "", "kling_o1_video", "kling_o1_video"),
+            ("kling/o1-photo", "", "kling_o1_photo", "kling_o1_photo"),
+            ("kling/o3-photo", "", "kling_o3_photo", "kling_o3_photo"),
+        ] {
+            let family = Family::of(path).unwrap();
+            for name in names.split_whitespace() {
+                assert!(family.model(&format!("{prefix}{name}")).is_some(), "{path} {name}");
+            }
+            assert_eq!(family.default_model, Some(default), "{path}");
+            assert!(family.model(default).is_some());
+        }
+        let lengths = |path, model| {
+            let offers = Family::of(path).unwrap().model(model).unwrap().offers;
+            (offers.first().map(|offer| offer.seconds), offers.last().map(|offer| offer.seconds), offers.len())
+        };
+        assert_eq!(lengths("kling", "kling_2.6"), (Some(5), Some(10), 2));
+        assert_eq!(lengths("kling", "kling_3"), (Some(3), Some(15), 13));
+        assert_eq!(lengths("kling/o1-video", "kling_o1_video"), (Some(3), Some(10), 8));
+        assert_eq!(["kling", "kling/o1-video"].map(|path| Family::of(path).unwrap().default_duration), [Some(5); 2]);
     }
 
     #[test]

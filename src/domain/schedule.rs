@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::experience::Experience;
-use super::family::{Expected, Family, Offer};
+use super::family::{Expected, Family};
 use super::generation::{Attention, Generation, State};
 use super::id::GenerationId;
 use super::time::Time;
@@ -53,14 +53,16 @@ impl ExpectedTimes {
         self.0.get(&(family.path.to_owned(), model.to_owned(), seconds)).copied()
     }
 
-    /// Whether there is an expected time for exactly this model and duration.
-    pub fn knows(&self, family: &Family, model: &str, seconds: Option<u32>) -> bool {
-        let offered = |offers: &[Offer]| match seconds {
-            Some(seconds) => offers.iter().any(|offer| offer.seconds == seconds),
-            None => offers.is_empty(),
-        };
-        seconds.is_some_and(|seconds| self.own(family, model, seconds).is_some())
-            || family.model(model).is_some_and(|known| offered(known.offers))
+    /// Whether the table or the user's settings know a model of that name.
+    pub fn names(&self, family: &Family, model: &str) -> bool {
+        let own = || self.0.keys().any(|(path, name, _)| path == family.path && name == model);
+        family.model(model).is_some() || own()
+    }
+
+    /// Whether clips of this length are told apart from others of the model: not where the table knows it without lengths.
+    pub(super) fn by_length(&self, family: &Family, model: &str, seconds: u32) -> bool {
+        let has_lengths = family.model(model).is_none_or(|known| !known.offers.is_empty());
+        has_lengths || self.own(family, model, seconds).is_some()
     }
 
     /// The longest of the family, each built-in time replaced by the user's own where there is one.
@@ -303,7 +305,7 @@ mod tests {
                 for seconds in [None, Some(5)] {
                     assert_eq!(table.of(family, Some(model.name), seconds), model.expected, "{}", model.name);
                 }
-                assert!(table.knows(family, model.name, None) && !table.knows(family, model.name, Some(5)));
+                assert!(table.names(family, model.name) && !table.by_length(family, model.name, 5));
                 let with_other = own(&[(family.path, "another", 5, minutes(1, 120))]);
                 assert_eq!(with_other.of(family, Some(model.name), None), model.expected, "{}", model.name);
             }
@@ -311,20 +313,18 @@ mod tests {
     }
 
     #[test]
-    fn it_is_known_for_which_model_and_duration_there_is_a_time() {
+    fn it_is_known_which_models_have_a_name_and_which_tell_lengths_apart() {
         let (o3, table) = (&FAMILIES[0], ExpectedTimes::default());
-        let with_own = own(&[(o3.path, "kling_o9", 7, minutes(1, 2))]);
-        for (times, model, seconds, known) in [
-            (&table, "kling_o3", Some(5), true),
-            (&table, "kling_o3", Some(7), false),
-            (&table, "kling_o3", None, false),
-            (&table, "kling_o9", Some(7), false),
-            (&with_own, "kling_o9", Some(7), true),
-            (&with_own, "kling_o9", Some(5), false),
-            (&with_own, "kling_o9", None, false),
-        ] {
-            assert_eq!(times.knows(o3, model, seconds), known, "{model} {seconds:?}");
+        let with_own = own(&[(o3.path, "kling_o9", 7, minutes(1, 2)), ("kling", "kling_3_motion", 9, minutes(1, 2))]);
+        for (times, model, named) in
+            [(&table, "kling_o3", true), (&table, "kling_o9", false), (&with_own, "kling_o9", true)]
+        {
+            assert_eq!(times.names(o3, model), named, "{model}");
         }
+        assert!(!with_own.names(&FAMILIES[1], "kling_o9"), "of another family");
+        assert!(table.by_length(o3, "kling_o3", 7) && with_own.by_length(o3, "kling_o9", 5));
+        assert!(!with_own.by_length(&FAMILIES[1], "kling_3_motion", 5));
+        assert!(with_own.by_length(&FAMILIES[1], "kling_3_motion", 9), "the user says so");
     }
 
     #[test]

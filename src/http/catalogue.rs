@@ -130,7 +130,7 @@ struct ModelView {
     relative_cost: Option<&'static str>,
     /// When to use it.
     use_for: &'static str,
-    /// What the provider takes where no model is named.
+    /// What the provider, or its own client, takes where no model is named.
     is_default: bool,
 }
 
@@ -142,19 +142,23 @@ struct OfferView {
     is_default: bool,
 }
 
-/// `from` and `to` as configured or built in; `learned` replaces `to` once enough outcomes are known. In seconds.
+/// `from` and `to` as configured or built in; `learned` replaces `to` once 50 outcomes are known. In seconds.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = ExpectedSeconds)]
 struct RangeView {
     from: u64,
     to: u64,
+    /// Null while too few outcomes are known.
     learned: Option<u64>,
+    /// How many are known.
+    outcomes: u64,
 }
 
 impl RangeView {
     fn of(expected: Expected, pace: Option<&Pace>) -> Self {
         let learned = pace.and_then(|pace| pace.learned(expected)).map(|learned| learned.as_secs());
-        Self { from: expected.from.as_secs(), to: expected.to.as_secs(), learned }
+        let outcomes = pace.map_or(0, Pace::known);
+        Self { from: expected.from.as_secs(), to: expected.to.as_secs(), learned, outcomes }
     }
 }
 

@@ -98,12 +98,16 @@ struct Quantiles {
 #[schema(as = TimeStats)]
 struct TimesView {
     family: String,
+    /// The family's path stands for all models that neither the table nor the settings know.
     model: String,
+    /// Null where the model has no lengths, or where they are not known.
     duration_seconds: Option<u32>,
     completed: u64,
     /// Of the last ones.
     seconds: Option<Quantiles>,
-    /// What new ones are expected to take at most; `None` while the table counts.
+    /// What new ones are expected to take at most.
+    expected_seconds: f64,
+    /// The same where it was learned; null while the table or the settings count.
     learned_seconds: Option<f64>,
 }
 
@@ -153,12 +157,15 @@ impl GenerationsView {
 impl TimesView {
     fn of(kind: Kind, pace: &Pace, rules: &Rules) -> Self {
         let seconds = (kind.duration_seconds > 0).then_some(kind.duration_seconds);
-        let table = Family::of(&kind.family).map(|family| rules.expected.of(family, Some(&kind.model), seconds));
+        let family = Family::of(&kind.family);
+        let table = family.map(|family| rules.expected.of(family, Some(&kind.model), seconds));
+        let learned = table.and_then(|table| pace.learned(table));
         Self {
             duration_seconds: seconds,
             completed: pace.known(),
             seconds: quantiles(|percent| pace.quantile(percent)),
-            learned_seconds: table.and_then(|table| pace.learned(table)).map(|learned| learned.as_secs_f64()),
+            expected_seconds: learned.or(table.map(|table| table.to)).map_or(0.0, |to| to.as_secs_f64()),
+            learned_seconds: learned.map(|learned| learned.as_secs_f64()),
             family: kind.family,
             model: kind.model,
         }

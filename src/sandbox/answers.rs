@@ -1,38 +1,54 @@
-//! The simulated provider's routes: purchases, status reads, balance, and its controls.
+//! The simulated provider's routes: purchases, status reads, lists, balance.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::{Body, Bytes};
-use axum::extract::{DefaultBodyLimit, Path, State};
-use axum::http::header::{AUTHORIZATION, CONTENT_LENGTH, LOCATION, RETRY_AFTER};
-use axum::http::{HeaderMap, StatusCode};
+use axum::body::Bytes;
+use axum::extract::{DefaultBodyLimit, Path, Query, Request, State};
+use axum::http::header::AUTHORIZATION;
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::get;
 use axum::{Json, Router};
-use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::faults::{no_credits, text, too_many_requests};
 use super::plan::{Fate, Fault, Plan};
-use super::world::{Purchase, STARTS_AFTER, price};
-use super::{Sandbox, results, shape};
-use crate::domain::family::{DurationForm, Family};
+use super::requests::Fields;
+use super::script::Directions;
+use super::world::{Asked, Purchase, STARTS_AFTER, price};
+use super::{Sandbox, controls, requests, results, script, shape};
+use crate::domain::family::Family;
 
 /// Five images of 10 MB in base64 fit.
 const BODY_BYTES_MAX: usize = 80 * 1_024 * 1_024;
+/// What the provider's own client calls a request (provider.md section 13).
+const REQUEST_ID: &str = "x-request-id";
 
 type Shared = State<Arc<Sandbox>>;
 
 pub(super) fn router(sandbox: Arc<Sandbox>) -> Router {
     Router::new()
         .route("/v1/data/balance", get(balance))
-        .route("/v1/{*path}", get(status).post(submit))
+        .route("/v1/{*path}", get(read).post(submit))
         .route("/results/{*path}", get(results::result))
-        .route("/sandbox/plans", post(plan))
-        .route("/sandbox/faults", post(fault))
-        .route("/sandbox/ledger", get(ledger))
+        .merge(controls::router())
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .layer(middleware::from_fn(echo_request_id))
         .with_state(sandbox)
+}
+
+/// Every answer names its request: as the caller did, or in the client's own form.
+async fn echo_request_id(request: Request, next: Next) -> Response {
+    let given = request.headers().get(REQUEST_ID).cloned();
+    let id = given.or_else(|| HeaderValue::from_str(&format!("{:016x}", fastrand::u64(..))).ok());
+    let mut answer = next.run(request).await;
+    if let Some(id) = id {
+        answer.headers_mut().insert(REQUEST_ID, id);
+    }
+    answer
 }
 
 /// `POST /v1/{family}/generate`
@@ -43,60 +59,49 @@ async fn submit(State(sandbox): Shared, Path(path): Path<String>, headers: Heade
         return refusal;
     }
     let fault = sandbox.world().submit_faults.pop_front();
-    let kept = matches!(
-        fault,
-        Some(Fault::Cut | Fault::Hang | Fault::Empty | Fault::Garbage | Fault::Huge { .. } | Fault::Bought(_))
-    );
-    if let Some(fault) = fault.as_ref().filter(|_| !kept) {
-        return sandbox.misbehave(fault, "").await;
+    if let Some(fault) = fault.as_ref().filter(|fault| !fault.sells()) {
+        return sandbox.misbehave(fault, "", StatusCode::NO_CONTENT.into_response()).await;
     }
-    let request: Value = match serde_json::from_slice(&body) {
-        Ok(request @ Value::Object(_)) => request,
-        Ok(_) | Err(_) => return text(StatusCode::UNPROCESSABLE_ENTITY, "Body must be a JSON object"),
+    let (fields, directions) = match sandbox.read_purchase(family, &headers, &body) {
+        Ok(wanted) => wanted,
+        Err(refusal) => return *refusal,
     };
-    let purchase = match sandbox.buy(family, &request) {
+    let script = sandbox.world().next_script(prompt(&fields), directions.script);
+    if let Some(script) = script.filter(|script| !script.sells) {
+        return sandbox.follow(script, "", StatusCode::NO_CONTENT.into_response()).await;
+    }
+    let purchase = match sandbox.sell(family, &fields, directions.plan, &headers) {
         Ok(purchase) => purchase,
-        Err(refusal) => return refusal,
+        Err(refusal) => return *refusal,
     };
-    sandbox.announce(&purchase);
-    sandbox.changed();
-    match fault {
-        Some(fault) => sandbox.misbehave(&fault, &purchase.id).await,
-        None => (StatusCode::CREATED, Json(shape::accepted(&purchase))).into_response(),
+    let usual = (StatusCode::CREATED, Json(shape::accepted(&purchase))).into_response();
+    match (fault, script) {
+        (Some(fault), _) => sandbox.misbehave(&fault, &purchase.id, usual).await,
+        (None, Some(script)) => sandbox.follow(script, &purchase.id, usual).await,
+        (None, None) => usual,
     }
 }
 
-/// `GET /v1/{family}/generations/{id}`
-async fn status(State(sandbox): Shared, Path(path): Path<String>, headers: HeaderMap) -> Response {
-    let (family, id) = match path.trim_end_matches('/').rsplit_once("/generations/") {
-        Some((family, id)) => (Family::of(family), id),
-        None => (None, ""),
+/// `GET /v1/{family}/generations/{id}`, as `.../status/{id}` too, which public clients use (provider.md section 13); without
+/// an id the list.
+async fn read(
+    State(sandbox): Shared,
+    Path(path): Path<String>,
+    Query(query): Query<HashMap<String, String>>,
+    headers: HeaderMap,
+) -> Response {
+    let path = path.trim_end_matches('/');
+    let place = path.rsplit_once("/generations/").or_else(|| path.rsplit_once("/status/"));
+    let list = path.strip_suffix("/generations");
+    let Some(family) = place.map(|(family, _)| family).or(list).and_then(Family::of) else {
+        return text(StatusCode::NOT_FOUND, "Not Found");
     };
-    let Some(family) = family else { return text(StatusCode::NOT_FOUND, "Not Found") };
     if let Some(refusal) = sandbox.refuse_key(&headers) {
         return refusal;
     }
-    let now = sandbox.clock.now();
-    let fault = {
-        let mut world = sandbox.world();
-        if let Some(purchase) = world.find(family, id) {
-            purchase.reads.push(now);
-        }
-        if world.read_is_too_many(now, sandbox.settings.status_reads_per_minute) {
-            Some(Fault::RateLimited { retry_after: None })
-        } else {
-            world.status_faults.pop_front().or_else(|| world.every_status.clone())
-        }
-    };
-    sandbox.changed();
-    if let Some(fault) = fault {
-        return sandbox.misbehave(&fault, id).await;
-    }
-    let mut world = sandbox.world();
-    match world.find(family, id).filter(|purchase| purchase.plan.fate != Fate::Forgotten) {
-        Some(purchase) => Json(shape::status(purchase, &purchase.standing(now))).into_response(),
-        None if family.path == "veo" => text(StatusCode::NOT_FOUND, "TASK_NOT_FOUND"),
-        None => text(StatusCode::NOT_FOUND, "Generation not found"),
+    match place {
+        Some((_, id)) => sandbox.status(family, id).await,
+        None => sandbox.list(family, &query).await,
     }
 }
 
@@ -107,48 +112,6 @@ async fn balance(State(sandbox): Shared, headers: HeaderMap) -> Response {
     }
     let balance = sandbox.world().balance(sandbox.clock.now(), sandbox.settings.speed);
     Json(json!({ "balance": balance })).into_response()
-}
-
-/// `POST /sandbox/plans`: the fate of the next purchase.
-async fn plan(State(sandbox): Shared, Json(plan): Json<Plan>) -> StatusCode {
-    sandbox.plan_next(plan);
-    StatusCode::NO_CONTENT
-}
-
-/// Which answers misbehave.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum On {
-    Submit,
-    Status,
-    EveryStatus,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Order {
-    on: On,
-    fault: Option<Fault>,
-}
-
-/// `POST /sandbox/faults`: misbehaviour of the next answer, or of every status answer.
-async fn fault(State(sandbox): Shared, Json(order): Json<Order>) -> StatusCode {
-    match (order.on, order.fault) {
-        (On::Submit, Some(fault)) => sandbox.fault_next_submit(fault),
-        (On::Status, Some(fault)) => sandbox.fault_next_status(fault),
-        (On::EveryStatus, fault) => sandbox.fault_every_status(fault),
-        (On::Submit | On::Status, None) => return StatusCode::UNPROCESSABLE_ENTITY,
-    }
-    StatusCode::NO_CONTENT
-}
-
-/// `GET /sandbox/ledger`: everything that was bought and what became of it.
-async fn ledger(State(sandbox): Shared) -> Json<Vec<Purchase>> {
-    Json(sandbox.ledger())
-}
-
-fn text(status: StatusCode, detail: &str) -> Response {
-    (status, Json(json!({ "detail": detail }))).into_response()
 }
 
 impl Sandbox {
@@ -165,36 +128,136 @@ impl Sandbox {
         Some((StatusCode::UNAUTHORIZED, Json(body)).into_response())
     }
 
-    /// Charges and takes the job on, or refuses it as documented (provider.md section 5).
-    fn buy(&self, family: &'static Family, request: &Value) -> Result<Purchase, Response> {
-        validate(family, request).map_err(|detail| text(StatusCode::UNPROCESSABLE_ENTITY, &detail))?;
-        let prompt = request.get("prompt").and_then(Value::as_str).unwrap_or_default().to_owned();
-        let scripted = Plan::from_prompt(&prompt).map_err(|detail| text(StatusCode::UNPROCESSABLE_ENTITY, &detail))?;
+    async fn status(&self, family: &'static Family, id: &str) -> Response {
+        let now = self.clock.now();
+        let fault = {
+            let mut world = self.world();
+            if let Some(purchase) = world.find(family, id) {
+                purchase.reads.push(now);
+            }
+            if world.read_is_too_many(now, self.settings.status_reads_per_minute) {
+                Some(Fault::RateLimited { retry_after: None })
+            } else {
+                world.status_faults.pop_front().or_else(|| world.every_status.clone())
+            }
+        };
+        self.changed();
+        let usual = match self.world().find(family, id).filter(|purchase| purchase.plan.fate != Fate::Forgotten) {
+            Some(purchase) => Json(shape::status(purchase, &purchase.standing(now))).into_response(),
+            None if family.path == "veo" => text(StatusCode::NOT_FOUND, "TASK_NOT_FOUND"),
+            None => text(StatusCode::NOT_FOUND, "Generation not found"),
+        };
+        match fault {
+            Some(fault) => self.misbehave(&fault, id, usual).await,
+            None => usual,
+        }
+    }
+
+    /// A bare array of status answers, newest first (provider.md sections 1 and 13). One read, however much it shows.
+    async fn list(&self, family: &'static Family, query: &HashMap<String, String>) -> Response {
+        let now = self.clock.now();
+        let fault = {
+            let mut world = self.world();
+            if !world.lists.has(family.path) {
+                return text(StatusCode::NOT_FOUND, "Not Found");
+            }
+            world.list_reads.push(now);
+            if world.read_is_too_many(now, self.settings.status_reads_per_minute) {
+                return too_many_requests();
+            }
+            world.list_faults.pop_front()
+        };
+        self.changed();
+        let (limit, offset) = match (number(query, "limit", 50, 1..=100), number(query, "offset", 0, 0..=usize::MAX)) {
+            (Ok(limit), Ok(offset)) => (limit, offset),
+            (Err(refusal), _) | (_, Err(refusal)) => return *refusal,
+        };
+        let shown: Vec<Value> = {
+            let world = self.world();
+            let page = world.listed(family.path).skip(offset).take(limit);
+            page.map(|purchase| shape::status(purchase, &purchase.standing(now))).collect()
+        };
+        let usual = Json(shown).into_response();
+        match fault {
+            Some(fault) => self.misbehave(&fault, "", usual).await,
+            None => usual,
+        }
+    }
+
+    /// What is asked for, where it is as documented (provider.md section 5).
+    fn read_purchase(
+        &self,
+        family: &'static Family,
+        headers: &HeaderMap,
+        body: &[u8],
+    ) -> Result<(Fields, Directions), Box<Response>> {
+        let fields = requests::read(headers, body)?;
+        requests::check(family, &fields, self.settings.https_callbacks_only)?;
+        let directions = script::read(prompt(&fields));
+        let directions = directions.map_err(|word| Box::new(text(StatusCode::UNPROCESSABLE_ENTITY, &word)))?;
+        Ok((fields, directions))
+    }
+
+    /// Charges and takes the job on, or tells again what was bought under the same key.
+    fn sell(
+        self: &Arc<Self>,
+        family: &'static Family,
+        fields: &Fields,
+        plan: Option<Plan>,
+        headers: &HeaderMap,
+    ) -> Result<Purchase, Box<Response>> {
+        let header = |name: &str| headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
+        let asked = Asked { seed: None, request_id: header(REQUEST_ID), idempotency_key: header("x-idempotency-key") };
+        let holder = header(AUTHORIZATION.as_str()).unwrap_or_default();
+        let purchase = {
+            let mut world = self.world();
+            if let Some(before) = world.bought_before(&holder, asked.idempotency_key.as_deref()) {
+                return Ok(before);
+            }
+            let purchase = self.make(&mut world, family, fields, plan, asked)?;
+            world.keep(&holder, purchase.clone());
+            purchase
+        };
+        self.announce(&purchase);
+        self.changed();
+        Ok(purchase)
+    }
+
+    fn make(
+        &self,
+        world: &mut super::world::World,
+        family: &'static Family,
+        fields: &Fields,
+        plan: Option<Plan>,
+        asked: Asked,
+    ) -> Result<Purchase, Box<Response>> {
         let usual = family.default_model.or(family.models.first().map(|model| model.name)).unwrap_or_default();
-        let model = request.get("model").and_then(Value::as_str).unwrap_or(usual).to_owned();
-        let seconds = seconds(request).or(family.default_duration);
+        let model = fields.get("model").and_then(Value::as_str).unwrap_or(usual).to_owned();
+        let seconds = seconds(fields).or(family.default_duration);
         let (price, now) = (price(family, &model, seconds), self.clock.now());
-        let mut world = self.world();
         if world.balance(now, self.settings.speed) < price {
-            return Err(no_credits(if family.path == "kling/o3-photo" { 2 } else { 1 }));
+            return Err(Box::new(no_credits(if family.path == "kling/o3-photo" { 2 } else { 1 })));
         }
         let drawn = self.settings.chances.draw(&mut world.chance);
-        let plan = scripted.or_else(|| world.plans.pop_front()).unwrap_or(drawn);
+        let plan = plan.or_else(|| world.plans.pop_front()).unwrap_or(drawn);
         let expected = family.expected(Some(&model), seconds);
         let spread = expected.to.saturating_sub(expected.from).mul_f64(world.chance.f64());
         let usual_time = (expected.from + spread) / self.settings.speed;
         let takes = plan.takes_ms.map_or(usual_time, Duration::from_millis);
-        let purchase = Purchase {
+        let seed = fields.get("seed").and_then(Value::as_u64).and_then(|seed| u32::try_from(seed).ok());
+        let seed = (family.path == "veo").then(|| seed.unwrap_or_else(|| world.chance.u32(1..=10_000)));
+        Ok(Purchase {
             id: uuid(&mut world.chance),
             family,
             model,
             seconds,
-            prompt,
-            callback_url: request.get("callback_url").and_then(Value::as_str).map(str::to_owned),
+            prompt: prompt(fields).to_owned(),
+            callback_url: fields.get("callback_url").and_then(Value::as_str).map(str::to_owned),
             price,
             bought_at: now,
             starts_at: now + (STARTS_AFTER / self.settings.speed).min(takes / 2),
             ends_at: now + takes,
+            asked: Asked { seed, ..asked },
             plan,
             reads: Vec::new(),
             attempts: Vec::new(),
@@ -202,90 +265,30 @@ impl Sandbox {
                 Some(own) => format!("{own}/results"),
                 None => results::ELSEWHERE.to_owned(),
             },
-        };
-        world.purchases.push(purchase.clone());
-        Ok(purchase)
+        })
     }
+}
 
-    async fn misbehave(&self, fault: &Fault, id: &str) -> Response {
-        match fault {
-            Fault::Answer { status, body } => {
-                let status = StatusCode::from_u16(*status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-                (status, Json(body.clone())).into_response()
-            }
-            Fault::Unauthorized { shape } => unauthorized(*shape),
-            Fault::NoCredits { form } => no_credits(*form),
-            Fault::RateLimited { retry_after } => {
-                let wait = retry_after.map(|seconds| [(RETRY_AFTER, seconds.to_string())]);
-                let body = Json(json!({"detail": "Too many requests"}));
-                match wait {
-                    Some(wait) => (StatusCode::TOO_MANY_REQUESTS, wait, body).into_response(),
-                    None => (StatusCode::TOO_MANY_REQUESTS, body).into_response(),
-                }
-            }
-            Fault::DetailText => text(StatusCode::UNPROCESSABLE_ENTITY, "prompt: must not be empty"),
-            Fault::DetailList => unprocessable(&json!([
-                {"type": "missing", "loc": ["body", "prompt"], "msg": "Field required"},
-            ])),
-            Fault::DetailObject => {
-                unprocessable(&json!({"code": "INVALID_PARAMETERS", "message": "prompt is missing"}))
-            }
-            Fault::ServerError => text(StatusCode::INTERNAL_SERVER_ERROR, "Internal Server Error"),
-            Fault::Html => (StatusCode::BAD_GATEWAY, "<html><body>502 Bad Gateway</body></html>").into_response(),
-            Fault::Empty => StatusCode::OK.into_response(),
-            Fault::Garbage => (StatusCode::OK, r#"{"generation_id": "half a docu"#).into_response(),
-            Fault::WrongId => Json(json!({
-                "generation_id": "another-one", "status": "completed", "video_url": "https://cdn.example.net/wrong.mp4",
-            }))
-            .into_response(),
-            Fault::Redirect { location } => {
-                (StatusCode::TEMPORARY_REDIRECT, [(LOCATION, location.clone())]).into_response()
-            }
-            Fault::Huge { bytes } => huge(*bytes),
-            Fault::Cut => cut(id),
-            Fault::Bought(fault) => Box::pin(self.misbehave(fault, id)).await,
-            Fault::Hang => {
-                self.stop.cancelled().await;
-                StatusCode::SERVICE_UNAVAILABLE.into_response()
-            }
+fn prompt(fields: &Fields) -> &str {
+    fields.get("prompt").and_then(Value::as_str).unwrap_or_default()
+}
+
+/// A number of the query, or the refusal in `FastAPI`'s form.
+fn number(
+    query: &HashMap<String, String>,
+    name: &str,
+    usual: usize,
+    range: std::ops::RangeInclusive<usize>,
+) -> Result<usize, Box<Response>> {
+    let Some(given) = query.get(name) else { return Ok(usual) };
+    match given.parse() {
+        Ok(number) if range.contains(&number) => Ok(number),
+        Ok(_) | Err(_) => {
+            let message = format!("Input should be a number from {} to {}", range.start(), range.end());
+            let detail = json!([{"type": "value_error", "loc": ["query", name], "msg": message, "input": given}]);
+            Err(Box::new((StatusCode::UNPROCESSABLE_ENTITY, Json(json!({ "detail": detail }))).into_response()))
         }
     }
-}
-
-/// A body that promises more than it sends, and then breaks the connection.
-fn cut(id: &str) -> Response {
-    let begun = Bytes::from(format!(r#"{{"generation_id": "{id}", "sta"#));
-    let pieces = [Ok(begun), Err(std::io::Error::from(std::io::ErrorKind::ConnectionAborted))];
-    let body = Body::from_stream(futures_util::stream::iter(pieces));
-    (StatusCode::OK, [(CONTENT_LENGTH, "4096")], body).into_response()
-}
-
-fn huge(bytes: u64) -> Response {
-    const PIECE: &[u8] = &[b' '; 4_096];
-    let pieces = bytes / 4_096;
-    let body = futures_util::stream::iter((0..pieces).map(|_| Ok::<_, std::io::Error>(Bytes::from_static(PIECE))));
-    (StatusCode::OK, Body::from_stream(body)).into_response()
-}
-
-fn unprocessable(detail: &Value) -> Response {
-    (StatusCode::UNPROCESSABLE_ENTITY, Json(json!({ "detail": detail }))).into_response()
-}
-
-fn unauthorized(shape: u8) -> Response {
-    let body = match shape {
-        1 => json!({"error": "Unauthorized", "message": "Invalid API key"}),
-        2 => json!({"detail": "Missing credentials"}),
-        _ => json!({"detail": "Invalid API key"}),
-    };
-    (StatusCode::UNAUTHORIZED, Json(body)).into_response()
-}
-
-fn no_credits(form: u8) -> Response {
-    let body = match form {
-        2 => json!({"success": false, "message": "INSUFFICIENT_CREDITS"}),
-        _ => json!({"detail": "INSUFFICIENT_CREDITS"}),
-    };
-    (StatusCode::PAYMENT_REQUIRED, Json(body)).into_response()
 }
 
 /// A random UUID of the sandbox's own chance.
@@ -293,42 +296,10 @@ fn uuid(chance: &mut fastrand::Rng) -> String {
     uuid::Builder::from_random_bytes(chance.u128(..).to_be_bytes()).into_uuid().to_string()
 }
 
-fn seconds(request: &Value) -> Option<u32> {
+fn seconds(request: &Fields) -> Option<u32> {
     match request.get("duration")? {
         Value::String(text) => text.parse().ok(),
         Value::Number(number) => number.as_u64().and_then(|seconds| seconds.try_into().ok()),
         Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
     }
-}
-
-/// What O3 video documents of its requests; the others are only asked for a prompt.
-fn validate(family: &Family, request: &Value) -> Result<(), String> {
-    let prompt = request.get("prompt").and_then(Value::as_str).unwrap_or_default();
-    if prompt.is_empty() || prompt.chars().count() > 2_500 {
-        return Err("prompt: must be 1 to 2500 characters".to_owned());
-    }
-    if family.path != "kling/o3-video" {
-        return Ok(());
-    }
-    if let Some(model) = request.get("model")
-        && model.as_str().and_then(|name| family.model(name)).is_none()
-    {
-        return Err("model must be kling_o3 or kling_o3_pro".to_owned());
-    }
-    let durations = ["5", "10", "15"];
-    if family.duration_form == DurationForm::Text
-        && let Some(duration) = request.get("duration")
-        && !duration.as_str().is_some_and(|text| durations.contains(&text))
-    {
-        return Err("duration must be one of 5, 10, 15".to_owned());
-    }
-    let images = |field: &str| request.get(field).and_then(Value::as_array).map_or(0, Vec::len);
-    let (urls, inline) = (images("images_url"), images("images_base64"));
-    if urls > 0 && inline > 0 {
-        return Err("images_url and images_base64 cannot be used together".to_owned());
-    }
-    if urls + inline > 5 {
-        return Err(format!("at most 5 images are allowed, got {}", urls + inline));
-    }
-    Ok(())
 }

@@ -4,8 +4,14 @@
 //! part of a running service.
 
 mod answers;
+mod controls;
+mod families;
+mod faults;
 mod plan;
+mod requests;
 mod results;
+mod script;
+mod settings;
 mod shape;
 mod webhooks;
 mod world;
@@ -23,45 +29,14 @@ use tokio_util::task::TaskTracker;
 
 pub use plan::{Chances, Fate, Fault, Ping, PingBody, Plan, REASONS};
 pub use results::ELSEWHERE;
-pub use world::{Attempt, Purchase, price};
+pub use script::WORDS;
+pub use settings::{Idempotency, Lists, Settings};
+pub use world::{Asked, Attempt, Purchase, price};
 
 use crate::clock::Clock;
-use crate::domain::money::Usd;
+use crate::domain::time::Time;
 use crate::provider::{ClientError, http_client};
 use world::World;
-
-/// How the simulated provider is.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// The key it accepts; `None` accepts any.
-    pub api_key: Option<String>,
-    /// Of its chances: the same seed and the same purchases give the same fates.
-    pub seed: u64,
-    /// Divides all its times: 60 makes minutes of seconds.
-    pub speed: u32,
-    /// Status reads a minute, beyond which it answers 429; `None` for no limit.
-    pub status_reads_per_minute: Option<u32>,
-    /// What is on the account.
-    pub funds: Usd,
-    /// Misbehaviour by chance.
-    pub chances: Chances,
-    /// Its own address, to serve results from; `None` gives links that lead nowhere.
-    pub results_at: Option<String>,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            api_key: None,
-            seed: 1,
-            speed: 1,
-            status_reads_per_minute: Some(60),
-            funds: Usd::from_micros(1_000_000_000),
-            chances: Chances::default(),
-            results_at: None,
-        }
-    }
-}
 
 /// A simulated provider.
 #[derive(Debug)]
@@ -82,7 +57,7 @@ impl Sandbox {
     /// # Errors
     /// [`ClientError`] when it cannot send webhooks.
     pub fn new(settings: Settings, clock: Arc<dyn Clock>) -> Result<Arc<Self>, ClientError> {
-        let world = Mutex::new(World::new(settings.seed, settings.funds));
+        let world = Mutex::new(World::new(&settings));
         Ok(Arc::new(Self {
             settings: Settings { speed: settings.speed.max(1), ..settings },
             clock,
@@ -138,6 +113,26 @@ impl Sandbox {
     /// Misbehaviour of every answer to a status read, until taken back.
     pub fn fault_every_status(&self, fault: Option<Fault>) {
         self.world().every_status = fault;
+    }
+
+    /// Misbehaviour of the next answer to a list read.
+    pub fn fault_next_list(&self, fault: Fault) {
+        self.world().list_faults.push_back(fault);
+    }
+
+    /// Which lists there are from now on.
+    pub fn set_lists(&self, lists: Lists) {
+        self.world().lists = lists;
+    }
+
+    /// What `X-Idempotency-Key` does from now on.
+    pub fn set_idempotency(&self, idempotency: Idempotency) {
+        self.world().idempotency = idempotency;
+    }
+
+    /// When lists were read.
+    pub fn list_reads(&self) -> Vec<Time> {
+        self.world().list_reads.clone()
     }
 
     /// Everything that was bought and what became of it.

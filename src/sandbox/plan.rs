@@ -20,11 +20,40 @@ pub struct Plan {
     pub webhooks: Vec<Ping>,
     /// Whether the status answer carries the reason of a failure; by default as documented for the family.
     pub reason_in_status: Option<bool>,
+    /// The `description` of answers, which the provider's own client knows of (provider.md section 13).
+    pub description: Option<String>,
 }
 
 impl Default for Plan {
     fn default() -> Self {
-        Self { fate: Fate::Completed, takes_ms: None, webhooks: vec![Ping::default()], reason_in_status: None }
+        let webhooks = vec![Ping::default()];
+        Self { fate: Fate::Completed, takes_ms: None, webhooks, reason_in_status: None, description: None }
+    }
+}
+
+impl Fault {
+    /// Whether a purchase that is answered so is made.
+    pub(super) fn sells(&self) -> bool {
+        match self {
+            Self::Cut
+            | Self::Hang
+            | Self::Empty
+            | Self::Garbage
+            | Self::Huge { .. }
+            | Self::Slow { .. }
+            | Self::Bought(_) => true,
+            Self::Answer { .. }
+            | Self::Unauthorized { .. }
+            | Self::NoCredits { .. }
+            | Self::RateLimited { .. }
+            | Self::DetailText
+            | Self::DetailList
+            | Self::DetailObject
+            | Self::ServerError
+            | Self::Html
+            | Self::WrongId
+            | Self::Redirect { .. } => false,
+        }
     }
 }
 
@@ -55,43 +84,6 @@ impl Plan {
     #[must_use]
     pub fn taking(self, time: Duration) -> Self {
         Self { takes_ms: Some(u64::try_from(time.as_millis()).unwrap_or(u64::MAX)), ..self }
-    }
-
-    /// Reads `[sandbox: ...]` out of a prompt: `fail=CODE`, `lose`, `late=SECONDS`, `double`, `contradict`, `truncate`,
-    /// `garble`, `no-url`, `never`, `takes=SECONDS`. So users can script fates from their own client.
-    ///
-    /// # Errors
-    /// The word that is not understood.
-    pub fn from_prompt(prompt: &str) -> Result<Option<Self>, String> {
-        let Some((_, rest)) = prompt.split_once("[sandbox:") else { return Ok(None) };
-        let Some((words, _)) = rest.split_once(']') else { return Err("[sandbox: without ]".to_owned()) };
-        let mut plan = Self::default();
-        for word in words.split_whitespace() {
-            plan.direct(word)?;
-        }
-        Ok(Some(plan))
-    }
-
-    fn direct(&mut self, word: &str) -> Result<(), String> {
-        let (name, value) = word.split_once('=').unwrap_or((word, ""));
-        let ms = || value.parse::<u64>().map(|seconds| seconds * 1_000).map_err(|_| format!("{word}: wants seconds"));
-        let body = |body| vec![Ping { after_ms: 0, body }];
-        match name {
-            "fail" => self.fate = Fate::Failed { reason: Value::from(value) },
-            "never" => self.fate = Fate::NeverEnds,
-            "no-url" => self.fate = Fate::CompletedWithoutUrl { reads: 1 },
-            "takes" => self.takes_ms = Some(ms()?),
-            "lose" => self.webhooks.clear(),
-            "late" => self.webhooks = vec![Ping { after_ms: ms()?, body: PingBody::Documented }],
-            "double" => self.webhooks = vec![Ping::default(), Ping { after_ms: 1_000, body: PingBody::Documented }],
-            "contradict" => {
-                self.webhooks = vec![Ping::default(), Ping { after_ms: 1_000, body: PingBody::Contradicting }];
-            }
-            "truncate" => self.webhooks = body(PingBody::Truncated),
-            "garble" => self.webhooks = body(PingBody::NotJson),
-            _ => return Err(format!("{word}: is no direction the sandbox knows")),
-        }
-        Ok(())
     }
 }
 
@@ -215,6 +207,11 @@ pub enum Fault {
     Cut,
     /// No answer, ever. On a purchase: after it was made.
     Hang,
+    /// The usual answer after so long, whatever the speed. On a purchase: it is made at once.
+    Slow {
+        /// Milliseconds.
+        ms: u64,
+    },
     /// The purchase is made, and then this.
     Bought(Box<Fault>),
 }
@@ -267,15 +264,6 @@ impl Chances {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_prompt_can_script_its_fate() {
-        assert_eq!(Plan::from_prompt("a paper boat"), Ok(None));
-        let plan = Plan::from_prompt("a boat [sandbox: fail=TIMEOUT lose takes=5] at sea").unwrap().unwrap();
-        assert_eq!(plan, Plan::failed("TIMEOUT").lost().taking(Duration::from_secs(5)));
-        assert!(Plan::from_prompt("[sandbox: explode]").is_err());
-        assert!(Plan::from_prompt("[sandbox: late=soon]").is_err());
-    }
 
     #[test]
     fn the_same_seed_draws_the_same_fates() {

@@ -31,7 +31,16 @@ pub(super) fn accepted(purchase: &Purchase) -> Value {
     body.insert(family.id_field.to_owned(), json!(purchase.id));
     body.insert("status".to_owned(), json!("pending"));
     if family.price_in_answer {
-        body.insert("price".to_owned(), json!(purchase.price));
+        // Of Motion Control it comes later (provider.md section 2).
+        let is_motion = family.path == "kling" && purchase.model.contains("_motion");
+        let price = if is_motion { json!("calculating") } else { json!(purchase.price) };
+        body.insert("price".to_owned(), price);
+    }
+    if let Some(seed) = purchase.asked.seed {
+        body.insert("seed".to_owned(), json!(seed));
+    }
+    if let Some(description) = &purchase.plan.description {
+        body.insert("description".to_owned(), json!(description));
     }
     if family.path == "seedance" {
         body.insert("model".to_owned(), json!(purchase.model));
@@ -49,16 +58,42 @@ pub(super) fn status(purchase: &Purchase, standing: &Standing) -> Value {
     if !purchase.plan.reason_in_status.unwrap_or(family.reason_in_status) {
         body.remove(family.reason_field);
     }
-    if family.path == "kling" {
-        // Missing, not null, while processing (provider.md 10.1).
-        body.retain(|key, value| key != family.result_field || !value.is_null());
-        body.insert("created_at".to_owned(), json!(purchase.bought_at));
-        body.insert("duration".to_owned(), json!(purchase.seconds));
+    let is_final = matches!(standing, Standing::Completed { .. } | Standing::Failed { .. });
+    let completed_at = is_final.then_some(purchase.ends_at);
+    match family.path {
+        "kling" => {
+            // Missing, not null, while processing (provider.md 10.1).
+            body.retain(|key, value| key != family.result_field || !value.is_null());
+            body.insert("created_at".to_owned(), json!(purchase.bought_at));
+            body.insert("completed_at".to_owned(), json!(completed_at));
+            body.insert("model".to_owned(), json!(purchase.model));
+            body.insert("duration".to_owned(), json!(purchase.seconds));
+        }
+        "veo" | "sora" => {
+            body.insert("created_at".to_owned(), json!(zoneless(purchase.bought_at)));
+            body.insert("completed_at".to_owned(), json!(completed_at.map(zoneless)));
+        }
+        _ => {}
+    }
+    if family.path == "sora" {
+        body.insert("progress_pct".to_owned(), json!(if is_final { 100 } else { 0 }));
+        body.insert("progress_pos_in_queue".to_owned(), Value::Null);
+    }
+    if let Some(seed) = purchase.asked.seed {
+        body.insert("seed".to_owned(), json!(seed));
+    }
+    if let Some(description) = &purchase.plan.description {
+        body.insert("description".to_owned(), json!(description));
     }
     if is_kling_o(family) {
         body.insert("model".to_owned(), json!(composed_model(purchase)));
     }
     Value::Object(body)
+}
+
+/// Veo and Sora write times without a zone (provider.md 9.22).
+fn zoneless(time: Time) -> String {
+    json!(time).as_str().unwrap_or_default().trim_end_matches('Z').to_owned()
 }
 
 /// A webhook.
@@ -104,12 +139,16 @@ fn documented(purchase: &Purchase, standing: &Standing, now: Time) -> Vec<u8> {
         // Exactly five fields: no prompt, price, time or attempt (provider.md section 4).
         body.insert("model".to_owned(), json!(composed_model(purchase)));
     }
-    if matches!(family.path, "kling" | "sora" | "veo") {
+    if family.path == "kling" {
         body.insert("completed_at".to_owned(), json!(now));
     }
     if matches!(family.path, "sora" | "veo") {
         body.insert("prompt".to_owned(), json!(purchase.prompt));
-        body.insert("created_at".to_owned(), json!(purchase.bought_at));
+        body.insert("created_at".to_owned(), json!(zoneless(purchase.bought_at)));
+        body.insert("completed_at".to_owned(), json!(zoneless(now)));
+    }
+    if let Some(seed) = purchase.asked.seed {
+        body.insert("seed".to_owned(), json!(seed));
     }
     Value::Object(body).to_string().into_bytes()
 }
@@ -133,11 +172,17 @@ fn outcome(purchase: &Purchase, standing: &Standing) -> Map<String, Value> {
     body.insert(family.id_field.to_owned(), json!(purchase.id));
     body.insert("status".to_owned(), json!(standing.word()));
     match family.result_field.split_once('.') {
-        Some((outer, _)) => body.insert(outer.to_owned(), url.map_or(Value::Null, |url| json!({"video_urls": [url]}))),
+        Some((outer, _)) => body.insert(outer.to_owned(), url.as_deref().map_or(Value::Null, seedance_output)),
         None => body.insert(family.result_field.to_owned(), json!(url)),
     };
     body.insert(family.reason_field.to_owned(), reason);
     body
+}
+
+/// provider.md 10.7.
+fn seedance_output(url: &str) -> Value {
+    let last_frame = url.replace(".mp4", ".png");
+    json!({"video_urls": [url], "last_frame_url": last_frame})
 }
 
 fn is_kling_o(family: &Family) -> bool {

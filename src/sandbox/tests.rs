@@ -6,8 +6,11 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+mod strict;
+
 use super::*;
 use crate::clock::ManualClock;
+use crate::domain::money::Usd;
 use crate::domain::time::Time;
 
 struct Provider {

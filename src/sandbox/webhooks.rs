@@ -3,6 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha256;
+
 use super::plan::{Fate, Ping};
 use super::world::{Attempt, Purchase};
 use super::{Sandbox, shape};
@@ -10,6 +13,16 @@ use crate::domain::time::Time;
 
 /// What the receiver has for its answer (provider.md section 4).
 pub(super) const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// What the real one says of itself is not known.
+const SENDER: &str = "RunBlob-Webhook/sandbox";
+
+/// HMAC-SHA256 of the raw body in lower-case hex, as the provider's own client verifies it (provider.md section 13).
+fn sign(secret: &str, body: &[u8]) -> Option<String> {
+    let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).ok()?;
+    mac.update(body);
+    Some(hex::encode(mac.finalize().into_bytes()))
+}
 
 impl Sandbox {
     /// Sends what the plan of a purchase says.
@@ -51,7 +64,11 @@ impl Sandbox {
     }
 
     async fn post(&self, url: &str, body: &[u8]) -> Option<u16> {
-        let request = self.http.post(url).header("content-type", "application/json").body(body.to_vec());
+        let mut request = self.http.post(url).header("content-type", "application/json").header("user-agent", SENDER);
+        if let Some(signature) = self.settings.webhook_secret.as_deref().and_then(|secret| sign(secret, body)) {
+            request = request.header("x-runblob-signature", signature);
+        }
+        let request = request.body(body.to_vec());
         Some(request.send().await.ok()?.status().as_u16())
     }
 

@@ -1,12 +1,14 @@
 //! What the simulated provider knows: purchases, their states by the clock, money. The ledger is the oracle of tests.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::Value;
 
 use super::plan::{Fate, Fault, Plan};
+use super::script::Script;
+use super::settings::{Idempotency, Lists, Settings};
 use crate::domain::family::Family;
 use crate::domain::money::Usd;
 use crate::domain::time::Time;
@@ -18,6 +20,17 @@ pub struct Attempt {
     pub at: Time,
     /// The HTTP status; `None` when there was no answer.
     pub status: Option<u16>,
+}
+
+/// What came with the request of a purchase, besides what it buys.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Asked {
+    /// The `seed` of families that answer with one, drawn where none was sent.
+    pub seed: Option<u32>,
+    /// `X-Request-ID`.
+    pub request_id: Option<String>,
+    /// `X-Idempotency-Key`.
+    pub idempotency_key: Option<String>,
 }
 
 /// One purchase.
@@ -38,6 +51,9 @@ pub struct Purchase {
     pub callback_url: Option<String>,
     /// What was charged.
     pub price: Usd,
+    /// What came with the request.
+    #[serde(flatten)]
+    pub asked: Asked,
     /// What becomes of it.
     pub plan: Plan,
     /// When it was bought.
@@ -130,23 +146,76 @@ pub(super) struct World {
     pub(super) submit_faults: VecDeque<Fault>,
     pub(super) status_faults: VecDeque<Fault>,
     pub(super) every_status: Option<Fault>,
+    pub(super) list_faults: VecDeque<Fault>,
+    /// Which lists there are.
+    pub(super) lists: Lists,
+    /// What `X-Idempotency-Key` does.
+    pub(super) idempotency: Idempotency,
+    /// When lists were read.
+    pub(super) list_reads: Vec<Time>,
     pub(super) chance: fastrand::Rng,
-    pub(super) recent_reads: VecDeque<Time>,
-    pub(super) funds: Usd,
+    recent_reads: VecDeque<Time>,
+    funds: Usd,
+    /// Requests that a script was meant for, by prompt.
+    scripted: HashMap<String, u32>,
+    /// Places of purchases by key-holder and idempotency key.
+    by_key: HashMap<(String, String), usize>,
 }
 
 impl World {
-    pub(super) fn new(seed: u64, funds: Usd) -> Self {
+    pub(super) fn new(settings: &Settings) -> Self {
         Self {
             purchases: Vec::new(),
             plans: VecDeque::new(),
             submit_faults: VecDeque::new(),
             status_faults: VecDeque::new(),
             every_status: None,
-            chance: fastrand::Rng::with_seed(seed),
+            list_faults: VecDeque::new(),
+            lists: settings.lists,
+            idempotency: settings.idempotency,
+            list_reads: Vec::new(),
+            chance: fastrand::Rng::with_seed(settings.seed),
             recent_reads: VecDeque::new(),
-            funds,
+            funds: settings.funds,
+            scripted: HashMap::new(),
+            by_key: HashMap::new(),
         }
+    }
+
+    /// The script of a prompt, while it holds.
+    pub(super) fn next_script(&mut self, prompt: &str, script: Option<Script>) -> Option<Script> {
+        let script = script?;
+        let met = self.scripted.entry(prompt.to_owned()).or_default();
+        *met = met.saturating_add(1);
+        (*met <= script.times).then_some(script)
+    }
+
+    /// What the same key-holder bought under the same idempotency key, where that is honoured.
+    pub(super) fn bought_before(&self, holder: &str, key: Option<&str>) -> Option<Purchase> {
+        if self.idempotency == Idempotency::Ignored {
+            return None;
+        }
+        let place = self.by_key.get(&(holder.to_owned(), key?.to_owned()))?;
+        self.purchases.get(*place).cloned()
+    }
+
+    /// Takes a purchase on.
+    pub(super) fn keep(&mut self, holder: &str, purchase: Purchase) {
+        if let Some(key) = &purchase.asked.idempotency_key {
+            self.by_key.entry((holder.to_owned(), key.clone())).or_insert(self.purchases.len());
+        }
+        self.purchases.push(purchase);
+    }
+
+    /// The purchases that the list of a family shows, newest first.
+    pub(super) fn listed(&self, path: &'static str) -> impl Iterator<Item = &Purchase> {
+        let with_all_kling = self.lists == Lists::AllKling && path == "kling";
+        let shown = move |purchase: &&Purchase| {
+            let own = purchase.family.path;
+            let fits = own == path || (with_all_kling && own.starts_with("kling/"));
+            fits && purchase.plan.fate != Fate::Forgotten
+        };
+        self.purchases.iter().rev().filter(shown)
     }
 
     pub(super) fn find(&mut self, family: &Family, id: &str) -> Option<&mut Purchase> {
@@ -160,7 +229,7 @@ impl World {
         Usd::from_micros(self.funds.as_micros() - spent)
     }
 
-    /// Counts a status read; tells whether it is one too many.
+    /// Counts a read of a status or a list; tells whether it is one too many.
     pub(super) fn read_is_too_many(&mut self, now: Time, per_minute: Option<u32>) -> bool {
         while self.recent_reads.front().is_some_and(|read| *read + READS_WINDOW <= now) {
             self.recent_reads.pop_front();

@@ -18,7 +18,7 @@ use crate::domain::generation::State;
 use crate::domain::id::{GenerationId, ProviderId};
 use crate::domain::purchase::{Order, Piece};
 use crate::provider::{self, HttpAnswer, ListAnswer, Listing, Provider, Submitted};
-use crate::sandbox::{ELSEWHERE, Fate, Ping, PingBody, Plan, Purchase, price};
+use crate::sandbox::{Asked, ELSEWHERE, Fate, Ping, PingBody, Plan, Purchase, price};
 use crate::store::Store;
 
 /// The provider counts reads in this window.
@@ -311,6 +311,7 @@ impl World {
             seconds: wanted.duration_seconds,
             prompt: wanted.prompt.unwrap_or_default(),
             callback_url: callback_url(request),
+            asked: Asked::default(),
             plan: inner.plan.clone(),
             bought_at: now,
             starts_at: now + Duration::from_secs(20).min(takes / 2),

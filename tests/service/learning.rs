@@ -25,12 +25,13 @@ async fn learned(world: &World) -> Value {
 #[tokio::test]
 async fn what_a_kind_takes_is_learned_and_outlives_a_restart() {
     let mut world = World::new().await;
-    assert_eq!(learned(&world).await, json!({"from": 120, "to": 180, "learned": null}));
+    assert_eq!(learned(&world).await, json!({"from": 120, "to": 180, "learned": null, "outcomes": 0}));
     settle(&world, 49, Plan::completed(), 140).await;
-    assert_eq!(learned(&world).await["learned"], Value::Null);
+    assert_eq!(learned(&world).await, json!({"from": 120, "to": 180, "learned": null, "outcomes": 49}));
+    assert_eq!(world.get("/v1/stats").await.expect(200)["times"][0]["expected_seconds"], json!(180.0));
     settle(&world, 1, Plan::completed(), 140).await;
     world.restart().await;
-    assert_eq!(learned(&world).await, json!({"from": 120, "to": 180, "learned": 140}));
+    assert_eq!(learned(&world).await, json!({"from": 120, "to": 180, "learned": 140, "outcomes": 50}));
     let bought = world.buy(Plan::completed().lost().taking(Duration::from_secs(140))).await;
     let began = world.clock_now();
     let shown = world.generation(&bought.id).await;
@@ -39,7 +40,7 @@ async fn what_a_kind_takes_is_learned_and_outlives_a_restart() {
     let stats = world.get("/v1/stats").await.expect(200);
     let times = json!([{
         "family": O3, "model": "kling_o3", "duration_seconds": 5, "completed": 50,
-        "seconds": {"median": 140.0, "p95": 140.0}, "learned_seconds": 140.0,
+        "seconds": {"median": 140.0, "p95": 140.0}, "expected_seconds": 140.0, "learned_seconds": 140.0,
     }]);
     assert_eq!(stats["times"], times);
     let webhooks = json!([{

@@ -392,7 +392,7 @@ async fn every_family_is_understood_in_its_own_shape() {
             let body = json!({"family": family.path});
             let prepared = world.post("/v1/generations", &body).await.expect(201);
             world.sandbox.plan_next(plan.clone().taking(std::time::Duration::ZERO));
-            let purchase = json!({"prompt": "a boat", "callback_url": prepared["callback_url"]});
+            let purchase = json!({"prompt": "a paper boat", "callback_url": prepared["callback_url"]});
             let url = format!("{}/v1/{}/generate", world.provider_url, family.path);
             let bought = world.http.post(url).bearer_auth("the provider's key").json(&purchase).send().await.unwrap();
             let bought = World::read(bought).await.expect(201);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{DurationForm, Family, Medium, Model, Offer, UNDOCUMENTED, seconds};
+use super::{DurationForm, Expected, Family, Medium, Model, Offer, UNDOCUMENTED, seconds};
 
 /// Five attempts, 30 seconds apart (provider.md section 4).
 const LINEAR: &[Duration] = &[Duration::from_secs(30); 4];
@@ -12,6 +12,55 @@ const EXPONENTIAL: &[Duration] =
     &[Duration::from_secs(30), Duration::from_mins(1), Duration::from_mins(2), Duration::from_mins(4)];
 /// Up to three retries; how far apart is not documented.
 const THRICE: &[Duration] = &[Duration::from_secs(30); 3];
+
+/// Kling main: 2 to 5 minutes, whatever the model (provider.md section 10).
+const KLING: Expected = seconds(120, 300);
+/// O1 video and Veo: 1 to 10 minutes (provider.md section 10).
+const TEN_MINUTES: Expected = seconds(60, 600);
+const FIVE_OR_TEN: &[Offer] = &[offer(5, KLING), offer(10, KLING)];
+const THREE_TO_FIFTEEN: &[Offer] = &[
+    offer(3, KLING),
+    offer(4, KLING),
+    offer(5, KLING),
+    offer(6, KLING),
+    offer(7, KLING),
+    offer(8, KLING),
+    offer(9, KLING),
+    offer(10, KLING),
+    offer(11, KLING),
+    offer(12, KLING),
+    offer(13, KLING),
+    offer(14, KLING),
+    offer(15, KLING),
+];
+const THREE_TO_TEN: &[Offer] = &[
+    offer(3, TEN_MINUTES),
+    offer(4, TEN_MINUTES),
+    offer(5, TEN_MINUTES),
+    offer(6, TEN_MINUTES),
+    offer(7, TEN_MINUTES),
+    offer(8, TEN_MINUTES),
+    offer(9, TEN_MINUTES),
+    offer(10, TEN_MINUTES),
+];
+
+const fn offer(seconds: u32, expected: Expected) -> Offer {
+    Offer { seconds, expected }
+}
+
+/// A model of which neither durations, resolution nor cost are documented.
+const fn model(name: &'static str, expected: Expected, use_for: &'static str) -> Model {
+    Model { name, resolution: None, offers: &[], expected, relative_cost: None, use_for }
+}
+
+const fn kling(name: &'static str, use_for: &'static str) -> Model {
+    Model { offers: FIVE_OR_TEN, ..model(name, KLING, use_for) }
+}
+
+/// Its length is that of the reference video, whatever `duration` says.
+const fn motion_control(name: &'static str) -> Model {
+    model(name, KLING, "Moves a reference image like a reference video of 3 to 30 seconds; the price comes later.")
+}
 
 /// Every documented family, Kling O3 video first. Their places are stored: a new one goes to the end.
 pub static FAMILIES: &[Family] = &[
@@ -58,11 +107,12 @@ pub static FAMILIES: &[Family] = &[
         hard_limit: Some(Duration::from_mins(15)),
         webhook_pauses: LINEAR,
     },
-    // provider.md section 10.1; of the 14 models those whose names are readable; the default is not documented
+    // provider.md sections 10.1 and 13: default model and duration are those of the provider's own client (SDK); kling_3 and
+    // kling_3_pro stand in the documentation only
     Family {
         path: "kling",
         title: "Kling",
-        default_model: None,
+        default_model: Some("kling_2.5_turbo"),
         medium: Medium::Video,
         id_field: "generation_id",
         result_field: "video_url",
@@ -70,126 +120,38 @@ pub static FAMILIES: &[Family] = &[
         reason_in_status: false,
         price_in_answer: true,
         duration_form: DurationForm::Text,
-        default_duration: None,
+        default_duration: Some(5),
         models: &[
+            kling("kling_1.6", "The oldest model on offer."),
+            kling("kling_1.6_pro", "The oldest model on offer, in higher quality."),
+            kling("kling_2.1", "Video from an image only: text alone is refused."),
+            kling("kling_2.1_pro", "Video from an image only, in higher quality: text alone is refused."),
+            kling("kling_2.1_master", "The best quality of version 2.1."),
+            kling("kling_2.5_turbo", "The usual choice: what the provider's own client takes."),
+            kling("kling_2.5_turbo_pro", "The usual choice in higher quality."),
+            kling("kling_2.6", "Version 2.6, from text or an image."),
             Model {
-                name: "kling_1.6",
-                resolution: None,
-                offers: &[
-                    Offer { seconds: 5, expected: seconds(120, 300) },
-                    Offer { seconds: 10, expected: seconds(120, 300) },
-                ],
-                expected: seconds(120, 300),
-                relative_cost: None,
-                use_for: "The oldest model on offer.",
+                offers: THREE_TO_FIFTEEN,
+                ..kling("kling_3", "Any length from 3 to 15 seconds, priced per second.")
             },
             Model {
-                name: "kling_2.1",
-                resolution: None,
-                offers: &[
-                    Offer { seconds: 5, expected: seconds(120, 300) },
-                    Offer { seconds: 10, expected: seconds(120, 300) },
-                ],
-                expected: seconds(120, 300),
-                relative_cost: None,
-                use_for: "Video from an image only: text alone is refused.",
+                offers: THREE_TO_FIFTEEN,
+                ..kling("kling_3_pro", "Any length from 3 to 15 seconds in higher quality, priced per second.")
             },
-            Model {
-                name: "kling_2.1_pro",
-                resolution: None,
-                offers: &[
-                    Offer { seconds: 5, expected: seconds(120, 300) },
-                    Offer { seconds: 10, expected: seconds(120, 300) },
-                ],
-                expected: seconds(120, 300),
-                relative_cost: None,
-                use_for: "Video from an image only: text alone is refused.",
-            },
-            Model {
-                name: "kling_3",
-                resolution: None,
-                offers: &[
-                    Offer { seconds: 3, expected: seconds(120, 300) },
-                    Offer { seconds: 4, expected: seconds(120, 300) },
-                    Offer { seconds: 5, expected: seconds(120, 300) },
-                    Offer { seconds: 6, expected: seconds(120, 300) },
-                    Offer { seconds: 7, expected: seconds(120, 300) },
-                    Offer { seconds: 8, expected: seconds(120, 300) },
-                    Offer { seconds: 9, expected: seconds(120, 300) },
-                    Offer { seconds: 10, expected: seconds(120, 300) },
-                    Offer { seconds: 11, expected: seconds(120, 300) },
-                    Offer { seconds: 12, expected: seconds(120, 300) },
-                    Offer { seconds: 13, expected: seconds(120, 300) },
-                    Offer { seconds: 14, expected: seconds(120, 300) },
-                    Offer { seconds: 15, expected: seconds(120, 300) },
-                ],
-                expected: seconds(120, 300),
-                relative_cost: None,
-                use_for: "Any length from 3 to 15 seconds, priced per second.",
-            },
-            Model {
-                name: "kling_3_pro",
-                resolution: None,
-                offers: &[
-                    Offer { seconds: 3, expected: seconds(120, 300) },
-                    Offer { seconds: 4, expected: seconds(120, 300) },
-                    Offer { seconds: 5, expected: seconds(120, 300) },
-                    Offer { seconds: 6, expected: seconds(120, 300) },
-                    Offer { seconds: 7, expected: seconds(120, 300) },
-                    Offer { seconds: 8, expected: seconds(120, 300) },
-                    Offer { seconds: 9, expected: seconds(120, 300) },
-                    Offer { seconds: 10, expected: seconds(120, 300) },
-                    Offer { seconds: 11, expected: seconds(120, 300) },
-                    Offer { seconds: 12, expected: seconds(120, 300) },
-                    Offer { seconds: 13, expected: seconds(120, 300) },
-                    Offer { seconds: 14, expected: seconds(120, 300) },
-                    Offer { seconds: 15, expected: seconds(120, 300) },
-                ],
-                expected: seconds(120, 300),
-                relative_cost: None,
-                use_for: "Any length from 3 to 15 seconds in higher quality, priced per second.",
-            },
-            Model {
-                name: "kling_2.6_motion",
-                resolution: None,
-                offers: &[],
-                expected: seconds(120, 300),
-                relative_cost: None,
-                use_for: "Moves a reference image like a reference video of 3 to 30 seconds; the price comes later.",
-            },
-            Model {
-                name: "kling_2.6_motion_pro",
-                resolution: None,
-                offers: &[],
-                expected: seconds(120, 300),
-                relative_cost: None,
-                use_for: "Moves a reference image like a reference video of 3 to 30 seconds; the price comes later.",
-            },
-            Model {
-                name: "kling_3_motion",
-                resolution: None,
-                offers: &[],
-                expected: seconds(120, 300),
-                relative_cost: None,
-                use_for: "Moves a reference image like a reference video of 3 to 30 seconds; the price comes later.",
-            },
-            Model {
-                name: "kling_3_motion_pro",
-                resolution: None,
-                offers: &[],
-                expected: seconds(120, 300),
-                relative_cost: None,
-                use_for: "Moves a reference image like a reference video of 3 to 30 seconds; the price comes later.",
-            },
+            motion_control("kling_2.6_motion"),
+            motion_control("kling_2.6_motion_pro"),
+            motion_control("kling_3_motion"),
+            motion_control("kling_3_motion_pro"),
         ],
         hard_limit: Some(Duration::from_mins(15)),
         webhook_pauses: EXPONENTIAL,
     },
-    // provider.md section 10.2; it has no model field: the name is the one its webhooks carry
+    // provider.md sections 10.2 and 13; it has no model field: the name is the one its webhooks carry. The default duration is
+    // that of the provider's own client (SDK)
     Family {
         path: "kling/o1-video",
         title: "Kling O1 video",
-        default_model: None,
+        default_model: Some("kling_o1_video"),
         medium: Medium::Video,
         id_field: "generation_id",
         result_field: "video_url",
@@ -197,14 +159,10 @@ pub static FAMILIES: &[Family] = &[
         reason_in_status: false,
         price_in_answer: true,
         duration_form: DurationForm::Text,
-        default_duration: None,
+        default_duration: Some(5),
         models: &[Model {
-            name: "kling_o1_video",
-            resolution: None,
-            offers: &[],
-            expected: seconds(60, 600),
-            relative_cost: None,
-            use_for: "Video from text in 5 or 10 seconds, from up to five images in 3 to 10.",
+            offers: THREE_TO_TEN,
+            ..model("kling_o1_video", TEN_MINUTES, "From text in 5 or 10 seconds, from up to five images in 3 to 10.")
         }],
         hard_limit: Some(Duration::from_mins(15)),
         webhook_pauses: LINEAR,
@@ -213,7 +171,7 @@ pub static FAMILIES: &[Family] = &[
     Family {
         path: "kling/o1-photo",
         title: "Kling O1 photo",
-        default_model: None,
+        default_model: Some("kling_o1_photo"),
         medium: Medium::Image,
         id_field: "generation_id",
         result_field: "image_url",
@@ -223,12 +181,8 @@ pub static FAMILIES: &[Family] = &[
         duration_form: DurationForm::Absent,
         default_duration: None,
         models: &[Model {
-            name: "kling_o1_photo",
             resolution: Some("up to 2k"),
-            offers: &[],
-            expected: seconds(60, 120),
-            relative_cost: None,
-            use_for: "Pictures from text or images in 1k or 2k.",
+            ..model("kling_o1_photo", seconds(60, 120), "Pictures from text or images in 1k or 2k.")
         }],
         hard_limit: Some(Duration::from_mins(15)),
         webhook_pauses: LINEAR,
@@ -237,7 +191,7 @@ pub static FAMILIES: &[Family] = &[
     Family {
         path: "kling/o3-photo",
         title: "Kling O3 photo",
-        default_model: None,
+        default_model: Some("kling_o3_photo"),
         medium: Medium::Image,
         id_field: "generation_id",
         result_field: "image_url",
@@ -247,21 +201,17 @@ pub static FAMILIES: &[Family] = &[
         duration_form: DurationForm::Absent,
         default_duration: None,
         models: &[Model {
-            name: "kling_o3_photo",
             resolution: Some("up to 4k"),
-            offers: &[],
-            expected: seconds(60, 180),
-            relative_cost: None,
-            use_for: "Pictures from text or up to ten images in 1k, 2k or 4k.",
+            ..model("kling_o3_photo", seconds(60, 180), "Pictures from text or up to ten images in 1k, 2k or 4k.")
         }],
         hard_limit: None,
         webhook_pauses: LINEAR,
     },
-    // provider.md section 10.4; its model names were not seen
+    // provider.md sections 10.4 and 13; models and default are those of the provider's own client (SDK)
     Family {
         path: "veo",
         title: "Veo",
-        default_model: None,
+        default_model: Some("veo_3_fast"),
         medium: Medium::Video,
         id_field: "generation_id",
         result_field: "video_url",
@@ -270,14 +220,14 @@ pub static FAMILIES: &[Family] = &[
         price_in_answer: true,
         duration_form: DurationForm::Absent,
         default_duration: None,
-        models: &[Model {
-            name: "veo",
-            resolution: None,
-            offers: &[],
-            expected: seconds(60, 600),
-            relative_cost: None,
-            use_for: "Video from an English prompt or reference images.",
-        }],
+        models: &[
+            model("veo_3_fast", TEN_MINUTES, "The usual choice; the only tier that takes reference images."),
+            Model { resolution: Some("HD"), ..model("veo_3_fast_hd", TEN_MINUTES, "The fast tier in HD.") },
+            Model { resolution: Some("4k"), ..model("veo_3_fast_4k", TEN_MINUTES, "The fast tier in 4k.") },
+            model("veo_3_quality", TEN_MINUTES, "Higher quality."),
+            Model { resolution: Some("HD"), ..model("veo_3_quality_hd", TEN_MINUTES, "Higher quality in HD.") },
+            Model { resolution: Some("4k"), ..model("veo_3_quality_4k", TEN_MINUTES, "Higher quality in 4k.") },
+        ],
         hard_limit: Some(Duration::from_mins(10)),
         webhook_pauses: LINEAR,
     },
@@ -294,22 +244,16 @@ pub static FAMILIES: &[Family] = &[
         price_in_answer: true,
         duration_form: DurationForm::Absent,
         default_duration: None,
-        models: &[Model {
-            name: "sora",
-            resolution: None,
-            offers: &[],
-            expected: seconds(300, 900),
-            relative_cost: None,
-            use_for: "Video from text or an image; the slowest of all.",
-        }],
+        models: &[model("sora", seconds(300, 900), "Video from text or an image; the slowest of all.")],
         hard_limit: None,
         webhook_pauses: EXPONENTIAL,
     },
-    // provider.md section 10.6; its model names were not seen, and up to three retries are not said to be how far apart
+    // provider.md sections 10.6 and 13; models and default are those of the provider's own client (SDK). Up to three retries are
+    // not said to be how far apart; quality is no matter of another time that anybody documents
     Family {
         path: "gemini",
         title: "Nano Banana",
-        default_model: None,
+        default_model: Some("standard"),
         medium: Medium::Image,
         id_field: "task_uuid",
         result_field: "result_image_url",
@@ -318,14 +262,11 @@ pub static FAMILIES: &[Family] = &[
         price_in_answer: true,
         duration_form: DurationForm::Absent,
         default_duration: None,
-        models: &[Model {
-            name: "gemini",
-            resolution: None,
-            offers: &[],
-            expected: seconds(7, 30),
-            relative_cost: None,
-            use_for: "Pictures in seconds.",
-        }],
+        models: &[
+            model("standard", seconds(7, 30), "Pictures in seconds."),
+            Model { resolution: Some("up to 4k"), ..model("pro", seconds(7, 30), "High quality, up to 4k.") },
+            Model { resolution: Some("up to 4k"), ..model("v2", seconds(7, 30), "The next generation, up to 4k.") },
+        ],
         hard_limit: None,
         webhook_pauses: THRICE,
     },
@@ -342,22 +283,16 @@ pub static FAMILIES: &[Family] = &[
         price_in_answer: false,
         duration_form: DurationForm::Integer,
         default_duration: None,
-        models: &[Model {
-            name: "seedance",
-            resolution: None,
-            offers: &[],
-            expected: UNDOCUMENTED,
-            relative_cost: None,
-            use_for: "Video priced per second; the price is settled after the result.",
-        }],
+        models: &[model("seedance", UNDOCUMENTED, "Video priced per second; the price is settled after the result.")],
         hard_limit: None,
         webhook_pauses: LINEAR,
     },
-    // provider.md section 10.8; the webhook page was not seen
+    // provider.md sections 10.8, 9.16 and 13; gpt-5-2 and the default are the provider's own client's (SDK), chatgpt-2.5 is
+    // another client's (CLIENT); the webhook page was not seen
     Family {
         path: "chatgpt-images",
         title: "ChatGPT Images",
-        default_model: None,
+        default_model: Some("gpt-5-2"),
         medium: Medium::Image,
         id_field: "task_uuid",
         result_field: "result_image_url",
@@ -366,14 +301,10 @@ pub static FAMILIES: &[Family] = &[
         price_in_answer: true,
         duration_form: DurationForm::Absent,
         default_duration: None,
-        models: &[Model {
-            name: "chatgpt_images",
-            resolution: None,
-            offers: &[],
-            expected: seconds(60, 180),
-            relative_cost: None,
-            use_for: "Pictures from text or images.",
-        }],
+        models: &[
+            model("gpt-5-2", seconds(60, 180), "Pictures from text or images."),
+            model("chatgpt-2.5", seconds(60, 180), "A newer name that clients were seen to use."),
+        ],
         hard_limit: None,
         webhook_pauses: LINEAR,
     },

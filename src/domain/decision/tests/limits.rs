@@ -82,7 +82,7 @@ fn what_was_learned_of_a_kind_is_when_the_next_of_it_is_expected() {
     let rules = rules(Confirm::Untrusted);
     let sold = Generation { expected_by: None, ..sold(&rules) };
     let mut experience = Experience::default();
-    let kind = crate::domain::experience::Kind::of(&rules, &sold).unwrap();
+    let kind = crate::domain::experience::Kind::of(&rules, &sold);
     experience.paces.insert(kind, Pace::stored(60, [100_000; 60]));
     let next = rules.decide(&sold, &Fact::TimePassed, &experience, T0).generation;
     assert_eq!(next.expected_by, Some(T0 + Duration::from_secs(100)));
