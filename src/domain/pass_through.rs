@@ -9,6 +9,7 @@ use url::Url;
 use utoipa::ToSchema;
 
 use super::delivery_headers::DeliveryHeaders;
+use super::family::{Family, Medium};
 use super::generation::{Generation, State};
 use super::notice::{Notice, Word};
 use super::shape;
@@ -137,24 +138,36 @@ fn lay_over(generation: &Generation, told: Map<String, Value>, ours: Map<String,
     for (name, value) in ours {
         let known = [family.id_field, "status"].contains(&name.as_str());
         match body.get_mut(&name) {
-            Some(said) if !known => fill(said, &name, value),
+            Some(said) if !known => fill(family, said, &name, value),
             Some(_) | None => drop(body.insert(name, value)),
         }
-    }
-    // A client that wants an object breaks on a text.
-    if family.path == "veo"
-        && let Some(error @ Value::String(_)) = body.get_mut(family.reason_field)
-    {
-        *error = json!({"message": error.take()});
     }
     body
 }
 
-/// Fills what is null, what should be a text and is none, and what should be a link and is none.
-fn fill(said: &mut Value, name: &str, ours: Value) {
+/// Whether the provider's own client can read a field of a family's status (provider.md 13): what it cannot would break it whole.
+fn is_readable(family: &Family, field: &str, value: &Value) -> bool {
+    match (family.path, field) {
+        (_, "prompt") => value.is_string(),
+        (_, field) if field == family.result_field => value.is_string(),
+        ("veo", "created_at" | "completed_at") | ("gemini" | "chatgpt-images", "message") => value.is_string(),
+        ("veo", "error") => value.is_object(),
+        ("veo", "seed") => value.is_i64() || value.is_u64(),
+        (path, "model" | "description") if path.starts_with("kling") => value.is_string(),
+        _ => true,
+    }
+}
+
+/// Fills what is null, what no client could read, and what should be a link and is none.
+fn fill(family: &Family, said: &mut Value, name: &str, ours: Value) {
     let replaced = match (&*said, name) {
         (Value::Null, _) => true,
-        (said, "prompt") => !said.is_string(),
+        // A text where an object is wanted is the reason all the same.
+        (Value::String(text), "error") if family.path == "veo" => {
+            *said = json!({"message": text});
+            return;
+        }
+        (said, name) if !is_readable(family, name, said) => true,
         (Value::String(link), "video_url" | "image_url" | "result_image_url") => !ours.is_null() && !is_link(link),
         (Value::Object(output), "output") => {
             let links = output.get("video_urls").and_then(Value::as_array);
@@ -175,8 +188,8 @@ fn fill(said: &mut Value, name: &str, ours: Value) {
 pub fn results(generation: &Generation, bodies: &[ProviderBody]) -> Vec<ResultLink> {
     let Some(first) = generation.state.result_url() else { return Vec::new() };
     let usual = match generation.family.medium {
-        super::family::Medium::Video => LinkType::Video,
-        super::family::Medium::Image => LinkType::Image,
+        Medium::Video => LinkType::Video,
+        Medium::Image => LinkType::Image,
     };
     let mut links = vec![ResultLink { url: first.to_owned(), r#type: usual }];
     let Some((_, told)) = agreeing(generation, bodies) else { return links };
@@ -202,8 +215,9 @@ const LINKS_MAX: usize = 32;
 fn link_type(field: &str) -> Option<LinkType> {
     match field {
         "video_url" | "video_urls" | "videos" => Some(LinkType::Video),
-        "image_url" | "image_urls" | "images" | "result_image_url" | "result_image_urls" | "first_frame_url"
-        | "last_frame_url" => Some(LinkType::Image),
+        "image_url" | "image_urls" | "images" | "result_image_url" | "result_image_urls" | "last_frame_url" => {
+            Some(LinkType::Image)
+        }
         _ => None,
     }
 }
@@ -215,8 +229,10 @@ fn is_link(text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
-    use crate::domain::family::Family;
+    use crate::domain::family::FAMILIES;
     use crate::domain::generation::{Request, Via};
     use crate::domain::id::{GenerationId, ProviderId};
     use crate::domain::outcome::{Failure, Learned, Source, Verification};
@@ -375,5 +391,61 @@ mod tests {
         let alone = [ResultLink { url: LINK.to_owned(), r#type: LinkType::Image }];
         assert_eq!(results(&generation("gemini", completed()), &[]), alone, "its body was removed");
         assert_eq!(results(&generation("gemini", failed("X")), &[]), []);
+    }
+
+    /// Any JSON, not too deep.
+    fn any_value() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i32>().prop_map(Value::from),
+            Just(json!(LINK)),
+            "[ -~]{0,12}".prop_map(Value::from),
+        ];
+        leaf.prop_recursive(3, 24, 4, |inner| {
+            let fields = proptest::collection::btree_map("video_urls|url|message|code|x", inner.clone(), 0..4);
+            prop_oneof![
+                proptest::collection::vec(inner, 0..4).prop_map(Value::from),
+                fields.prop_map(|fields| Value::Object(fields.into_iter().collect())),
+            ]
+        })
+    }
+
+    proptest! {
+        /// Whatever the provider says in whatever field: the client gets its texts, and nothing else is changed.
+        #[test]
+        fn no_body_breaks_it_and_what_was_said_stays(
+            nth in 0..FAMILIES.len(),
+            mut said in proptest::collection::btree_map(
+                "prompt|video_url|image_url|result_image_url|output|error|message|model|seed|description|images|unheard_of",
+                any_value(), 0..6),
+        ) {
+            let family = FAMILIES.get(nth).unwrap();
+            let wanted = ["video_url", "image_url", "result_image_url", "model", "description", "message", "error", "seed"];
+            said.insert(family.id_field.to_owned(), json!("p-1"));
+            said.insert("status".to_owned(), json!("processing"));
+            let body = Value::Object(said.clone().into_iter().collect());
+            let running = generation(family.path, State::Processing);
+            let told = status(&running, &[read(&body)], None).unwrap();
+            for required in [family.id_field, "status", "prompt"] {
+                prop_assert!(told[required].is_string(), "{required}: {told}");
+            }
+            for field in wanted.into_iter().filter_map(|field| Some((field, told.get(field)?))) {
+                prop_assert!(field.1.is_null() || is_readable(family, field.0, field.1), "{field:?}: {told}");
+            }
+            if let Some(unheard_of) = said.get("unheard_of") {
+                prop_assert_eq!(&told["unheard_of"], unheard_of);
+            }
+            prop_assert_eq!(results(&running, &[read(&body)]).len(), 0);
+            prop_assert!(webhook(&running, &[read(&body)]).is_some());
+        }
+
+        #[test]
+        fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..256)) {
+            let bodies = [ProviderBody { bytes: bytes.clone(), channel: Channel::Read }];
+            let done = generation("veo", completed());
+            prop_assert_eq!(&status(&done, &bodies, Some(&bytes)).unwrap()["video_url"], &json!(LINK));
+            prop_assert_eq!(results(&done, &bodies).len(), 1);
+        }
     }
 }

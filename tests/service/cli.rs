@@ -165,6 +165,17 @@ fn secrets_can_be_read_from_files_and_stay_as_they_are() {
     assert_eq!(config.api.key.expose(), "0012300000000000e5");
     let secrets: Vec<_> = config.webhook.secrets.iter().map(recoup::secret::Secret::expose).collect();
     assert_eq!(secrets, ["the first secret of all", "the second secret of all"]);
+    let signing = |name| load(&[(name, path("secrets"))]).unwrap().config.webhook;
+    let several = signing("RECOUP_WEBHOOK__PROVIDER_SECRETS_FILE");
+    assert_eq!(several.signing_secrets().collect::<Vec<_>>(), ["the first secret of all", "the second secret of all"]);
+    let one = load(&[("RECOUP_WEBHOOK__PROVIDER_SECRET_FILE", path("api"))]).unwrap().config.webhook;
+    assert_eq!(one.signing_secrets().collect::<Vec<_>>(), ["0012300000000000e5"]);
+    assert!(!serde_json::to_string(&one).unwrap().contains("00123"), "masked");
+    let either = load(&[
+        ("RECOUP_WEBHOOK__PROVIDER_SECRET", "one of the provider's".to_owned()),
+        ("RECOUP_WEBHOOK__PROVIDER_SECRETS", "another of them,and a third".to_owned()),
+    ]);
+    assert!(either.unwrap_err().to_string().starts_with("webhook.provider_secret: give either"));
     let both = load(&[("RECOUP_API__KEY_FILE", path("api")), ("RECOUP_API__KEY", "another long key here".to_owned())]);
     assert!(both.unwrap_err().to_string().contains("api.key_file"));
     let missing = load(&[("RECOUP_PROVIDER__API_KEY_FILE", path("nothing"))]).unwrap_err().to_string();

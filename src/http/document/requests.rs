@@ -139,7 +139,7 @@ described! {
     /// A purchase, as the provider takes it.
     Purchase = of_type(Type::Object)
         .description(Some("As the provider documents it for this family. `callback_url` is told once the outcome is known."))
-        .property("callback_url", nullable_text("Where you want the outcome in the provider's own shape, with retries."))
+        .property("callback_url", nullable_text("Where you want the outcome as the provider tells it, with retries."))
         .additional_properties(Some(AdditionalProperties::<Schema>::FreeForm(true)))
         .examples([json!({
             "prompt": "a paper boat on a puddle", "model": "kling_o3_pro", "duration": "10",

@@ -57,8 +57,9 @@ fn event(kind: EventKind) -> Operation {
 
 /// What the caller's own `callback_url` is told.
 fn passed_on() -> Operation {
-    let about = "Sent to the `callback_url` of a purchase through the gateway, in the provider's own shape and not signed, as the \
-                 provider would have. Tried again like an event.";
+    let about = "Sent to the `callback_url` of a purchase through the gateway: the bytes of the provider's webhook, its content type and its \
+                 `X-RunBlob-Signature` where it has one. Where a read found the outcome it is written by recoup in the provider's shape, \
+                 unsigned. Tried again like an event.";
     operation("callback_url", "The outcome of a purchase, passed on.", about, "ProviderWebhook", examples::webhook())
         .response("default", ResponseBuilder::new().description("It is tried again."))
         .build()
