@@ -90,19 +90,21 @@ impl Gateway {
     ) -> Result<(PurchaseStanding, Option<Reply>), StoreError> {
         let over = self.clock.sleep(patience);
         tokio::pin!(over);
+        let mut is_over = patience.is_zero() || planted::is(planted::Fault::RepeatNotHeld);
         let watched = self.store.watch(first);
         loop {
             // Registered before looking, so that nothing is missed in between.
             let changed = watched.changed();
             let standing = self.standing(first).await?;
             let reply = known_reply(&standing);
-            if reply.is_some() || patience.is_zero() || planted::is(planted::Fault::RepeatNotHeld) {
+            if reply.is_some() || is_over {
                 return Ok((standing, reply));
             }
             tokio::select! {
                 () = changed => {}
-                () = &mut over => return self.standing(first).await.map(|standing| (standing, None)),
-                () = self.stop.cancelled() => return Ok((standing, None)),
+                // One more look: what is known by now is told.
+                () = &mut over => is_over = true,
+                () = self.stop.cancelled() => is_over = true,
             }
         }
     }
