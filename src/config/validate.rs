@@ -10,7 +10,7 @@ use url::{Host, Url};
 use super::{Config, ConfigError, Endpoint, Span};
 use crate::domain::event::EventKind;
 use crate::domain::family::{Expected, FAMILIES, Family};
-use crate::domain::schedule::{ExpectedTimes, Rules};
+use crate::domain::schedule::{ExpectedTimes, Rules, Webhooks};
 
 /// A shorter secret can be guessed.
 const SECRET_BYTES_MIN: usize = 16;
@@ -192,6 +192,7 @@ impl Config {
         let spans = |spans: &[Span]| -> Vec<Duration> { spans.iter().map(|span| span.0).collect() };
         let reconcile = &self.reconcile;
         Rules {
+            webhooks: Webhooks::Expected,
             confirm: self.webhook.confirm.into(),
             grace: reconcile.grace.0,
             webhook_retry_window: reconcile.webhook_retry_window.0,

@@ -23,6 +23,16 @@ pub enum Confirm {
     Always,
 }
 
+/// Whether the provider can call us (contract section 11).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Webhooks {
+    /// There is a public address: an outcome without a webhook is one whose webhook was lost.
+    #[default]
+    Expected,
+    /// There is none: outcomes are read, and nothing is amiss when no webhook comes. One that does is taken as ever.
+    NotExpected,
+}
+
 /// Expected times: the built-in table with the user's own over it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ExpectedTimes(BTreeMap<(String, String, u32), Expected>);
@@ -78,6 +88,8 @@ impl ExpectedTimes {
 /// The user's settings that decisions depend on (contract section 3, `[reconcile]` and `webhook.confirm`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rules {
+    /// Whether any come.
+    pub webhooks: Webhooks,
     /// Which webhooks are confirmed.
     pub confirm: Confirm,
     /// From the expected time to the first check.
@@ -111,6 +123,9 @@ const ERROR_PAUSE: Duration = Duration::from_secs(15);
 const ERROR_PAUSE_MAX: Duration = Duration::from_mins(10);
 /// Longest pause a `Retry-After` of the provider can ask for.
 pub const RATE_LIMITED_PAUSE_MAX: Duration = Duration::from_hours(1);
+/// Where no webhooks come, a generation past the middle of its expected time is read so often.
+const READ_PAUSE_MIN: Duration = Duration::from_secs(10);
+const READ_PAUSE_MAX: Duration = Duration::from_secs(15);
 /// Where a list of pauses is empty; configuration refuses that.
 const PAUSE_FALLBACK: Duration = Duration::from_mins(1);
 
@@ -122,11 +137,20 @@ impl Rules {
         generation.expected_by.unwrap_or_else(|| generation.began_at() + table().to)
     }
 
-    /// When the provider is asked first.
+    /// When the provider is asked first: once the webhook should have come; where none is to come, once every other one is done.
     pub(super) fn first_check_at(&self, generation: &Generation, experience: &Experience) -> Time {
+        if self.webhooks == Webhooks::NotExpected {
+            return generation.began_at() + experience.median(self, generation);
+        }
         let trust = experience.trusts.get(generation.family.path);
         let grace = trust.map_or(self.grace, |trust| trust.grace(self.grace, self.webhook_retry_window));
         self.expected_by(generation) + grace
+    }
+
+    /// How far behind the provider an outcome is at most when it is read after the middle of its expected time, and the read that
+    /// waits longest is due since `waits`; `None` where webhooks bring the outcomes.
+    pub fn behind(&self, waits: Duration) -> Option<Duration> {
+        (self.webhooks == Webhooks::NotExpected).then(|| READ_PAUSE_MAX + waits)
     }
 
     /// The longest from the expected time to the first read.
@@ -141,13 +165,22 @@ impl Rules {
         pauses.chain([RATE_LIMITED_PAUSE_MAX, self.not_found_recheck]).max().unwrap_or_default()
     }
 
+    /// Past the expected time, and the last webhook that could come. Where none is to come: and the read that finds what ended in time.
     fn overdue_at(&self, generation: &Generation) -> Time {
-        self.expected_by(generation) + self.webhook_retry_window
+        self.expected_by(generation)
+            + match self.webhooks {
+                Webhooks::Expected => self.webhook_retry_window,
+                Webhooks::NotExpected => READ_PAUSE_MAX,
+            }
     }
 
     /// Past the hard limit and the last webhook that could come.
     pub(super) fn stuck_at(&self, generation: &Generation) -> Time {
-        generation.began_at() + self.limit(generation) + self.webhook_retry_window
+        let limit = generation.began_at() + self.limit(generation);
+        match self.webhooks {
+            Webhooks::Expected => limit + self.webhook_retry_window,
+            Webhooks::NotExpected => limit,
+        }
     }
 
     /// How far apart two answers are that both count towards giving up: three span the longest a generation can take.
@@ -215,7 +248,10 @@ impl Rules {
     pub(super) fn recheck_at(&self, generation: &Generation, now: Time) -> Time {
         let stuck_at = self.stuck_at(generation);
         let settled = generation.state.settled_at().is_some();
-        now + if now < stuck_at || settled {
+        let reading = self.webhooks == Webhooks::NotExpected && !settled;
+        now + if now < stuck_at && reading {
+            between(READ_PAUSE_MIN, READ_PAUSE_MAX, generation.id, generation.watch.running_streak)
+        } else if now < stuck_at || settled {
             let answers = usize::try_from(generation.watch.running_streak).unwrap_or(usize::MAX);
             pause(&self.recheck, answers.saturating_sub(1))
         } else if now < stuck_at + STUCK_EAGER {
@@ -238,20 +274,25 @@ fn pause(pauses: &[Duration], n: usize) -> Duration {
     pauses.get(n).or(pauses.last()).copied().unwrap_or(PAUSE_FALLBACK)
 }
 
-/// Between three and five quarters of `pause`: another for every generation and try, the same for the same.
+/// Between three and five quarters of `pause`.
 fn spread(pause: Duration, id: GenerationId, nth: u32) -> Duration {
+    between(pause * 3 / 4, pause * 3 / 4 + pause / 2, id, nth)
+}
+
+/// A span from `least` to `most`: another for every generation and try, the same for the same.
+fn between(least: Duration, most: Duration, id: GenerationId, nth: u32) -> Duration {
     // FNV-1a (public domain): deciding must not depend on a source of chance.
     let bytes = id.as_bytes().iter().copied().chain(nth.to_le_bytes());
     let hash = bytes
         .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
-    let quarters = u32::try_from(hash >> 32 & 0xffff).unwrap_or(0);
-    pause * 3 / 4 + pause / 2 * quarters / 0xffff
+    let share = u32::try_from(hash >> 32 & 0xffff).unwrap_or(0);
+    least + (most - least) * share / 0xffff
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::decision::tests::rules;
+    use crate::domain::decision::tests::{reading, rules};
     use crate::domain::family::FAMILIES;
     use crate::domain::generation::{Request, Via};
 
@@ -391,6 +432,59 @@ mod tests {
         let by = |minutes: i64| Generation { expected_by: Some(Time::from_ms(minutes * 60_000)), ..new.clone() };
         assert_eq!(usual.expected_range(&by(4)), minutes(2, 4));
         assert_eq!(usual.expected_range(&by(1)), minutes(1, 1));
+    }
+
+    /// Five seconds in standard: two to three minutes.
+    fn bought() -> Generation {
+        let request = Request { model: Some("kling_o3".to_owned()), duration_seconds: Some(5), prompt: None };
+        let id = GenerationId::from_bytes(&[7; 16]).unwrap();
+        Generation {
+            request,
+            state: State::Processing,
+            ..Generation::new(id, &FAMILIES[0], Via::Api, Time::from_ms(0))
+        }
+    }
+
+    #[test]
+    fn without_webhooks_the_first_read_is_at_the_middle_and_lateness_counts_from_the_end_of_the_range() {
+        let (reading, seconds) = (reading(), |seconds: i64| Time::from_ms(seconds * 1_000));
+        assert_eq!(reading.first_check_at(&bought(), &Experience::default()), seconds(150));
+        // What ended in time has been looked for by then.
+        assert_eq!(reading.overdue_at(&bought()), seconds(180 + 15));
+        assert_eq!(reading.stuck_at(&bought()), seconds(900));
+        let nobody_knows = Generation { request: Request::default(), ..bought() };
+        assert_eq!(reading.first_check_at(&nobody_knows, &Experience::default()), seconds((390 + 630) / 2));
+    }
+
+    #[test]
+    fn without_webhooks_reads_are_ten_to_fifteen_seconds_apart_until_the_limit() {
+        let reading = reading();
+        let mut pauses_s = Vec::new();
+        for streak in 0..200 {
+            let mut generation = bought();
+            generation.watch.running_streak = streak;
+            let now = Time::from_ms(160_000);
+            let pause = reading.recheck_at(&generation, now).since(now);
+            assert!((READ_PAUSE_MIN..=READ_PAUSE_MAX).contains(&pause), "{streak}: {pause:?}");
+            pauses_s.push(pause.as_secs());
+        }
+        pauses_s.sort_unstable();
+        pauses_s.dedup();
+        assert_eq!(pauses_s, [10, 11, 12, 13, 14], "spread over all of it");
+        let after_s = |state: State, now_s: u64| {
+            let now = Time::from_ms(0) + Duration::from_secs(now_s);
+            reading.recheck_at(&Generation { state, ..bought() }, now).since(now).as_secs()
+        };
+        assert!(after_s(State::Processing, 899) < 15);
+        assert_eq!([900, 4_499, 4_500].map(|now_s| after_s(State::Processing, now_s)), [300, 300, 3_600]);
+        assert_eq!(after_s(State::Lost { at: Time::from_ms(0) }, 5_000), 15, "what is settled is asked about as ever");
+    }
+
+    #[test]
+    fn how_far_behind_the_reads_are_is_told_only_where_nothing_else_brings_outcomes() {
+        let waits = Duration::from_secs(7);
+        assert_eq!(rules(Confirm::Untrusted).behind(waits), None);
+        assert_eq!(reading().behind(waits), Some(Duration::from_secs(22)));
     }
 
     #[test]
