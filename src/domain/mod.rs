@@ -21,6 +21,7 @@ pub mod notice;
 pub mod outcome;
 pub mod pace;
 pub mod purchase;
+pub mod reading;
 pub mod refusal;
 pub mod schedule;
 pub(crate) mod schema;

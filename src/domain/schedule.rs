@@ -9,6 +9,7 @@ use super::experience::Experience;
 use super::family::{Expected, Family, Offer};
 use super::generation::{Attention, Generation, State};
 use super::id::GenerationId;
+use super::reading;
 use super::time::Time;
 
 /// Which webhooks are asked about before they are believed (contract section 4).
@@ -123,9 +124,6 @@ const ERROR_PAUSE: Duration = Duration::from_secs(15);
 const ERROR_PAUSE_MAX: Duration = Duration::from_mins(10);
 /// Longest pause a `Retry-After` of the provider can ask for.
 pub const RATE_LIMITED_PAUSE_MAX: Duration = Duration::from_hours(1);
-/// Where no webhooks come, a generation past the middle of its expected time is read so often.
-const READ_PAUSE_MIN: Duration = Duration::from_secs(10);
-const READ_PAUSE_MAX: Duration = Duration::from_secs(15);
 /// Where a list of pauses is empty; configuration refuses that.
 const PAUSE_FALLBACK: Duration = Duration::from_mins(1);
 
@@ -147,12 +145,6 @@ impl Rules {
         self.expected_by(generation) + grace
     }
 
-    /// How far behind the provider an outcome is at most when it is read after the middle of its expected time, and the read that
-    /// waits longest is due since `waits`; `None` where webhooks bring the outcomes.
-    pub fn behind(&self, waits: Duration) -> Option<Duration> {
-        (self.webhooks == Webhooks::NotExpected).then(|| READ_PAUSE_MAX + waits)
-    }
-
     /// The longest from the expected time to the first read.
     pub fn first_look_after(&self) -> Duration {
         self.grace.max(self.webhook_retry_window)
@@ -166,11 +158,11 @@ impl Rules {
     }
 
     /// Past the expected time, and the last webhook that could come. Where none is to come: and the read that finds what ended in time.
-    fn overdue_at(&self, generation: &Generation) -> Time {
+    pub(super) fn overdue_at(&self, generation: &Generation) -> Time {
         self.expected_by(generation)
             + match self.webhooks {
                 Webhooks::Expected => self.webhook_retry_window,
-                Webhooks::NotExpected => READ_PAUSE_MAX,
+                Webhooks::NotExpected => reading::PAUSE_MAX,
             }
     }
 
@@ -250,7 +242,7 @@ impl Rules {
         let settled = generation.state.settled_at().is_some();
         let reading = self.webhooks == Webhooks::NotExpected && !settled;
         now + if now < stuck_at && reading {
-            between(READ_PAUSE_MIN, READ_PAUSE_MAX, generation.id, generation.watch.running_streak)
+            between(reading::PAUSE_MIN, reading::PAUSE_MAX, generation.id, generation.watch.running_streak)
         } else if now < stuck_at || settled {
             let answers = usize::try_from(generation.watch.running_streak).unwrap_or(usize::MAX);
             pause(&self.recheck, answers.saturating_sub(1))
@@ -292,7 +284,7 @@ fn between(least: Duration, most: Duration, id: GenerationId, nth: u32) -> Durat
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::decision::tests::{reading, rules};
+    use crate::domain::decision::tests::rules;
     use crate::domain::family::FAMILIES;
     use crate::domain::generation::{Request, Via};
 
@@ -432,59 +424,6 @@ mod tests {
         let by = |minutes: i64| Generation { expected_by: Some(Time::from_ms(minutes * 60_000)), ..new.clone() };
         assert_eq!(usual.expected_range(&by(4)), minutes(2, 4));
         assert_eq!(usual.expected_range(&by(1)), minutes(1, 1));
-    }
-
-    /// Five seconds in standard: two to three minutes.
-    fn bought() -> Generation {
-        let request = Request { model: Some("kling_o3".to_owned()), duration_seconds: Some(5), prompt: None };
-        let id = GenerationId::from_bytes(&[7; 16]).unwrap();
-        Generation {
-            request,
-            state: State::Processing,
-            ..Generation::new(id, &FAMILIES[0], Via::Api, Time::from_ms(0))
-        }
-    }
-
-    #[test]
-    fn without_webhooks_the_first_read_is_at_the_middle_and_lateness_counts_from_the_end_of_the_range() {
-        let (reading, seconds) = (reading(), |seconds: i64| Time::from_ms(seconds * 1_000));
-        assert_eq!(reading.first_check_at(&bought(), &Experience::default()), seconds(150));
-        // What ended in time has been looked for by then.
-        assert_eq!(reading.overdue_at(&bought()), seconds(180 + 15));
-        assert_eq!(reading.stuck_at(&bought()), seconds(900));
-        let nobody_knows = Generation { request: Request::default(), ..bought() };
-        assert_eq!(reading.first_check_at(&nobody_knows, &Experience::default()), seconds((390 + 630) / 2));
-    }
-
-    #[test]
-    fn without_webhooks_reads_are_ten_to_fifteen_seconds_apart_until_the_limit() {
-        let reading = reading();
-        let mut pauses_s = Vec::new();
-        for streak in 0..200 {
-            let mut generation = bought();
-            generation.watch.running_streak = streak;
-            let now = Time::from_ms(160_000);
-            let pause = reading.recheck_at(&generation, now).since(now);
-            assert!((READ_PAUSE_MIN..=READ_PAUSE_MAX).contains(&pause), "{streak}: {pause:?}");
-            pauses_s.push(pause.as_secs());
-        }
-        pauses_s.sort_unstable();
-        pauses_s.dedup();
-        assert_eq!(pauses_s, [10, 11, 12, 13, 14], "spread over all of it");
-        let after_s = |state: State, now_s: u64| {
-            let now = Time::from_ms(0) + Duration::from_secs(now_s);
-            reading.recheck_at(&Generation { state, ..bought() }, now).since(now).as_secs()
-        };
-        assert!(after_s(State::Processing, 899) < 15);
-        assert_eq!([900, 4_499, 4_500].map(|now_s| after_s(State::Processing, now_s)), [300, 300, 3_600]);
-        assert_eq!(after_s(State::Lost { at: Time::from_ms(0) }, 5_000), 15, "what is settled is asked about as ever");
-    }
-
-    #[test]
-    fn how_far_behind_the_reads_are_is_told_only_where_nothing_else_brings_outcomes() {
-        let waits = Duration::from_secs(7);
-        assert_eq!(rules(Confirm::Untrusted).behind(waits), None);
-        assert_eq!(reading().behind(waits), Some(Duration::from_secs(22)));
     }
 
     #[test]
