@@ -178,7 +178,7 @@ pub(super) async fn create(
     let details = registration.details(now)?;
     let id = GenerationId::fresh(now);
     let callback_url = match details.provider_id {
-        Some(_) => Callback::NotAsked,
+        Some(_) => None,
         None => api.mint(family, id)?,
     };
     let show = {
@@ -227,42 +227,22 @@ fn answer(generation: GenerationId, status: u16, body: Vec<u8>) -> Response {
 struct Made {
     #[serde(flatten)]
     generation: Shown,
-    /// The `callback_url` to hand to the provider with the purchase; only of a prepared one. It is a credential. Null where the
-    /// provider does not reach this service: then it is to be given none.
-    #[serde(skip_serializing_if = "Callback::is_left_out")]
-    #[schema(value_type = Option<String>, required = false)]
-    callback_url: Callback,
-}
-
-/// What the provider is to call about a generation.
-#[derive(Clone, Debug, Serialize)]
-#[serde(untagged)]
-enum Callback {
-    /// It was bought already.
-    NotAsked,
-    /// Nothing: it does not reach us.
-    Nothing,
-    /// This address.
-    At(String),
-}
-
-impl Callback {
-    fn is_left_out(&self) -> bool {
-        matches!(self, Self::NotAsked)
-    }
+    /// The `callback_url` to hand to the provider with the purchase. It is a credential. Null for one that was bought already, and
+    /// where the provider does not reach this service: then it is to be given none.
+    callback_url: Option<String>,
 }
 
 impl Api {
     /// What the provider is to call about this generation.
-    fn mint(&self, family: &Family, id: GenerationId) -> Result<Callback, Problem> {
-        let Some(public_url) = &self.public_url else { return Ok(Callback::Nothing) };
+    fn mint(&self, family: &Family, id: GenerationId) -> Result<Option<String>, Problem> {
+        let Some(public_url) = &self.public_url else { return Ok(None) };
         let token = self.keys.mint(family, Reference::Generation(id));
         let token = token.ok_or_else(|| Problem::internal("There is no secret to sign callback URLs with."))?;
-        Ok(Callback::At(callback_url(public_url, family, &token)))
+        Ok(Some(callback_url(public_url, family, &token)))
     }
 
     /// The answer: 201 with the address for the provider, or 200 for one that was known.
-    fn created(&self, created: &Created, callback_url: Callback) -> (u16, Vec<u8>) {
+    fn created(&self, created: &Created, callback_url: Option<String>) -> (u16, Vec<u8>) {
         let (status, generation) = match created {
             Created::New(generation) => (201, generation),
             Created::Known(generation) => (200, generation),

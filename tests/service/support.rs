@@ -94,7 +94,7 @@ impl World {
         Self::set_up(Settings::default(), false, |_| {}).await
     }
 
-    async fn set_up(settings: Settings, public: bool, change: impl FnOnce(&mut Config)) -> Self {
+    pub(crate) async fn set_up(settings: Settings, public: bool, change: impl FnOnce(&mut Config)) -> Self {
         let clock = Arc::new(ManualClock::new(START));
         let settings = Settings { api_key: Some(PROVIDER_KEY.to_owned()), ..settings };
         let sandbox = Sandbox::new(settings, clock.clone()).unwrap();
