@@ -11,7 +11,7 @@ use crate::domain::time::Time;
 use crate::store::Memory;
 
 /// What O3 video offers; clients buy them evenly.
-const OFFERS: [(&str, u32); 6] = [
+pub(super) const OFFERS: [(&str, u32); 6] = [
     ("kling_o3", 5),
     ("kling_o3", 10),
     ("kling_o3", 15),
@@ -85,7 +85,7 @@ pub fn at_most(sorted: &[Duration], percent: usize) -> Duration {
 }
 
 #[expect(clippy::cast_precision_loss, clippy::as_conversions, reason = "counts of a few hundred thousand")]
-fn share(part: usize, whole: usize) -> f64 {
+pub(super) fn share(part: usize, whole: usize) -> f64 {
     part as f64 / whole.max(1) as f64
 }
 
