@@ -40,7 +40,7 @@ pub(super) async fn run(arguments: PublicArguments) -> anyhow::Result<ExitCode> 
         config = file.map(|file| file.display().to_string()), database = config.database.url, "recoup is running"
     );
     if let Some(behind) = config.rules().behind(std::time::Duration::ZERO) {
-        tracing::info!("{}", reading::sentence(behind));
+        tracing::info!("outcomes are {}", reading::explain(behind));
     }
     let stopped = app.stopped();
     tokio::pin!(stopped);

@@ -197,7 +197,7 @@ async fn show(remote: &Remote, again: bool) -> anyhow::Result<ExitCode> {
 /// Whether webhooks arrive; where none can, how outcomes are learned.
 fn outcomes(stats: &Stats) -> anyhow::Result<()> {
     if let Some(behind) = stats.behind() {
-        return fact("outcomes", reading::sentence(behind));
+        return fact("outcomes", reading::explain(behind));
     }
     for webhooks in &stats.webhooks {
         fact("webhooks", arrivals(webhooks))?;

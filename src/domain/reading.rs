@@ -19,10 +19,10 @@ impl Rules {
     }
 }
 
-/// That outcomes are read, and how far behind that is, in one line for people.
-pub fn sentence(behind: Duration) -> String {
+/// How outcomes are learned that are read, and how far behind that is: what stands behind the word `outcomes`, in one line for people.
+pub fn explain(behind: Duration) -> String {
     format!(
-        "outcomes are read, as server.public_url is empty: from the middle of the expected time on about every 12 s, \
+        "read, as server.public_url is empty: from the middle of the expected time on about every 12 s, \
          at present at most {} behind the provider",
         rough(behind)
     )
@@ -90,7 +90,7 @@ mod tests {
         let waits = Duration::from_secs(7);
         assert_eq!(rules(Confirm::Untrusted).behind(waits), None);
         assert_eq!(reading().behind(waits), Some(Duration::from_secs(22)));
-        let told = sentence(Duration::from_secs(22));
-        assert!(told.contains("outcomes are read") && told.contains("22 s") && !told.contains('\n'), "{told}");
+        let told = explain(Duration::from_secs(22));
+        assert!(told.starts_with("read") && told.contains("22 s") && !told.contains('\n'), "{told}");
     }
 }

@@ -74,7 +74,7 @@ async fn ready(State(api): State<Api>, State(parts): State<Parts>) -> Response {
     };
     let mut all = vec![database, workers, key];
     if let Ok(Some(behind)) = stats::behind(&api).await {
-        all.push(part("outcomes", "ok", Some(reading::sentence(behind))));
+        all.push(part("outcomes", "ok", Some(reading::explain(behind))));
     }
     let parts = all;
     let failed = parts.iter().any(|part| part.status == "failed");

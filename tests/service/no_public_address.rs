@@ -118,7 +118,7 @@ async fn nothing_calls_it_a_fault_and_each_says_it_in_a_line() {
     }
     world.advance_s(150).await;
     world.after_reads(6).await;
-    let line = "outcomes are read, as server.public_url is empty: from the middle of the expected time on about every 12 s, \
+    let line = "read, as server.public_url is empty: from the middle of the expected time on about every 12 s, \
                 at present at most 15 s behind the provider";
 
     let ready = world.get("/readyz").await.expect(200);

@@ -93,7 +93,7 @@ impl Running {
     pub(super) fn outcomes(&self, config: &Config) -> Check {
         match &self.stats {
             Ok(stats) => match stats.behind() {
-                Some(behind) => Check::ok(OUTCOMES, reading::sentence(behind)),
+                Some(behind) => Check::ok(OUTCOMES, reading::explain(behind)),
                 None => self.webhooks(),
             },
             Err(_) if config.server.public_url.is_none() => {

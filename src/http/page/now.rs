@@ -183,12 +183,7 @@ async fn reads(api: &Api, parts: &Parts, now: Time) -> Result<Reads, Refused> {
 /// That outcomes are read, and how far behind that is; `None` where webhooks bring them.
 pub(super) async fn reading(api: &Api) -> Result<Option<String>, Refused> {
     let behind = stats::behind(api).await?;
-    Ok(behind.map(reading::sentence).map(capitalized))
-}
-
-fn capitalized(text: String) -> String {
-    let mut letters = text.chars();
-    letters.next().map(|first| first.to_uppercase().chain(letters).collect()).unwrap_or_default()
+    Ok(behind.map(reading::explain))
 }
 
 /// What is wrong with the whole of it.
