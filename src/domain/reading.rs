@@ -58,7 +58,7 @@ mod tests {
         assert_eq!(reading.overdue_at(&bought()), seconds(180 + 15));
         assert_eq!(reading.stuck_at(&bought()), seconds(900));
         let nobody_knows = Generation { request: Request::default(), ..bought() };
-        assert_eq!(reading.first_check_at(&nobody_knows, &Experience::default()), seconds((390 + 630) / 2));
+        assert_eq!(reading.first_check_at(&nobody_knows, &Experience::default()), seconds(510));
     }
 
     #[test]

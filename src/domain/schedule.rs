@@ -278,7 +278,7 @@ fn between(least: Duration, most: Duration, id: GenerationId, nth: u32) -> Durat
     let hash = bytes
         .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
     let share = u32::try_from(hash >> 32 & 0xffff).unwrap_or(0);
-    least + (most - least) * share / 0xffff
+    least + most.saturating_sub(least) * share / 0xffff
 }
 
 #[cfg(test)]

@@ -148,11 +148,8 @@ async fn nothing_calls_it_a_fault_and_each_says_it_in_a_line() {
     let metrics = metrics.as_str().unwrap();
     assert!(metrics.contains("\nrecoup_outcomes_behind_seconds 15\n"), "{metrics}");
 
-    let (code, status) = said(&world, &["status"]).await;
-    assert!(
-        code == 0 && status.contains(&format!("outcomes       {line}\n")) && !status.contains("webhook"),
-        "{status}"
-    );
+    let (code, told) = said(&world, &["status"]).await;
+    assert!(code == 0 && told.contains(&format!("outcomes       {line}\n")) && !told.contains("webhook"), "{told}");
     let (code, doctor) = said(&world, &["doctor"]).await;
     assert_eq!(code, 0, "{doctor}");
     assert!(doctor.contains(&format!("outcomes       {line}\n")), "{doctor}");
