@@ -479,7 +479,8 @@ def forged(bench, times):
         require(service.call("POST", path, webhook(f"true-{nth}"), key=None)[0] == 200, "an authentic webhook is refused")
     until("the events of the authentic ones are sent", lambda: watcher.events() >= 10)
     standing = service.standing_path(bench).rsplit("/", 1)[1]
-    environment = {"PATH": os.environ["PATH"], "RECOUP_WEBHOOK__SECRETS": "another secret, which is long enough too"}
+    environment = {"PATH": os.environ["PATH"], "RECOUP_WEBHOOK__SECRETS": "another secret, which is long enough too",
+                   "RECOUP_SERVER__PUBLIC_URL": "https://recoup.example"}
     told = subprocess.run([bench.binary, "callback-url", "kling/o3-video"], env=environment, check=True, capture_output=True, text=True).stdout
     before, seen = kept.contents(bench, service, "before"), list(watcher.seen)
     requests = forgeries(standing, minted[15][1].rsplit("/", 1)[1], told.split()[-1].rsplit("/", 1)[1], bench.chance)

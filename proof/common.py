@@ -161,7 +161,8 @@ class Service(Process):
         return answer["id"], urllib.parse.urlsplit(answer["callback_url"]).path
 
     def standing_path(self, bench, family="kling/o3-video"):
-        environment = {"PATH": os.environ["PATH"], "RECOUP_WEBHOOK__SECRETS": SECRET, "RECOUP_SERVER__PUBLIC_URL": self.url}
+        environment = {"PATH": os.environ["PATH"], "RECOUP_WEBHOOK__SECRETS": SECRET, "RECOUP_SERVER__PUBLIC_URL": self.url,
+                       "RECOUP_PROVIDER__BASE_URL": "http://127.0.0.1:1"}
         told = subprocess.run([bench.binary, "callback-url", family], env=environment, check=True, capture_output=True, text=True).stdout
         return urllib.parse.urlsplit(told.split()[-1]).path
 

@@ -178,7 +178,8 @@ def files_of(archive):
 
 
 def standing(engine):
-    told = engine.must("run", "--rm", "--network=none", "--env", f"RECOUP_WEBHOOK__SECRETS={SECRET}", "recoup", "callback-url", "kling/o3-video")
+    told = engine.must("run", "--rm", "--network=none", "--env", f"RECOUP_WEBHOOK__SECRETS={SECRET}",
+                       "--env", "RECOUP_SERVER__PUBLIC_URL=https://recoup.example", "recoup", "callback-url", "kling/o3-video")
     return urllib.parse.urlsplit(told.split()[-1]).path
 
 

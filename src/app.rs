@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
-use crate::config::{Config, Endpoint, Scope};
+use crate::config::{Config, Endpoint, Scope, reached_at};
 use crate::domain::callback::CallbackKeys;
 use crate::domain::event::EventKind;
 use crate::domain::provider_signature::ProviderSecrets;
@@ -142,7 +142,7 @@ impl App {
             store: store.clone(),
             rules,
             keys,
-            public_url: config.server.public_url.to_string(),
+            public_url: config.server.public_url.as_ref().map(ToString::to_string),
             clock,
             stop: stop.clone(),
         };
@@ -160,6 +160,7 @@ impl App {
                 outlets: outlets(config),
                 metrics_open: listeners.admin.is_some(),
                 provider_url: config.provider.base_url.clone(),
+                listening_at: listening_at(config, &listeners),
             },
             crowds: Crowds::default(),
         });
@@ -204,6 +205,13 @@ fn listen(tasks: &Tasks, config: &Config, listeners: Listeners, state: &AppState
         }
     };
     tasks.spawn("listener", server::serve(listeners.public, public, limits, stop.clone()));
+}
+
+/// Where this machine reaches the operator's side; the port may have been chosen by the system.
+fn listening_at(config: &Config, listeners: &Listeners) -> String {
+    let listener = listeners.admin.as_ref().unwrap_or(&listeners.public);
+    let configured = config.server.admin_listen.unwrap_or(config.server.listen);
+    format!("http://{}", reached_at(listener.local_addr().unwrap_or(configured)))
 }
 
 /// The names of the places that events go to.

@@ -173,7 +173,7 @@ fn purchase(bytes: &[u8]) {
     let (choice, body) = split(bytes);
     let Ok(order) = Order::read(family(choice), body) else { return };
     let (mut sent, mut kept_until) = (Vec::new(), 0);
-    for piece in order.with_callback_url(OURS) {
+    for piece in order.pieces(Some(OURS)) {
         match piece {
             Piece::Kept(range) => {
                 let gap = &body[kept_until..range.start];
@@ -190,6 +190,17 @@ fn purchase(bytes: &[u8]) {
     assert_eq!(kept_until, body.len(), "the end is missing");
     let again = Order::read(family(choice), &sent);
     assert!(again.is_ok_and(|again| again.callback_url.as_deref() == Some(OURS) && again.request == order.request));
+    let kept = order.pieces(None).into_iter().map(|piece| match piece {
+        Piece::Kept(range) => &body[range],
+        Piece::Written(_) => unreachable!("something was written where a field is left out"),
+    });
+    let left = kept.collect::<Vec<_>>().concat();
+    let fields = |body: &[u8]| serde_json::from_slice::<Value>(body).ok()?.as_object().cloned();
+    if let (Some(mut came), Some(left)) = (fields(body), fields(&left)) {
+        came.remove("callback_url");
+        assert_eq!(came, left, "more than the callback URL was left out");
+    }
+    assert!(Order::read(family(choice), &left).is_ok_and(|left| left.callback_url.is_none()));
     let others = |body: &[u8]| {
         let mut fields = serde_json::from_slice::<Value>(body).ok()?;
         fields.as_object_mut()?.remove("callback_url");

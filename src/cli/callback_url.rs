@@ -23,6 +23,12 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         let known: Vec<_> = FAMILIES.iter().map(|family| family.path).collect();
         ConfigError(vec![format!("FAMILY: {:?} is not a family; known are {}", arguments.family, known.join(", "))])
     })?;
+    let public_url = config.server.public_url.ok_or_else(|| {
+        ConfigError(vec![
+            "there is no callback URL: server.public_url is empty, so the provider is given none and outcomes are read"
+                .to_owned(),
+        ])
+    })?;
     let keys = CallbackKeys::new(config.webhook.secrets.iter().map(Secret::expose));
     let token = keys.mint(family, Reference::Standing).ok_or_else(|| {
         ConfigError(vec![
@@ -30,6 +36,6 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
                 .to_owned(),
         ])
     })?;
-    say(callback_url(config.server.public_url.as_str(), family, &token))?;
+    say(callback_url(public_url.as_str(), family, &token))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -40,6 +40,9 @@ const EXIT_USAGE: u8 = 2;
 /// Somebody else holds the database (`EX_TEMPFAIL` of sysexits.h).
 const EXIT_LOCKED: u8 = 75;
 
+/// Stands for `--public-url`.
+const PUBLIC_URL_VARIABLE: &str = "RECOUP_SERVER__PUBLIC_URL";
+
 /// Nobody pays for an AI video and is left with nothing.
 #[derive(Debug, Parser)]
 #[command(version, about, propagate_version = true)]
@@ -54,9 +57,9 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the service until SIGINT or SIGTERM
-    Serve(ConfigArgument),
+    Serve(PublicArguments),
     /// Write a config file with fresh random secrets
-    Init(ConfigArgument),
+    Init(PublicArguments),
     /// Watch lost videos come back: the whole thing on loopback, with a simulated provider
     Demo(demo::Arguments),
     /// Run the simulated provider alone, for your own tests
@@ -96,6 +99,24 @@ struct ConfigArgument {
     config: Option<PathBuf>,
 }
 
+/// Which configuration, and where the provider reaches it.
+#[derive(Debug, Clone, clap::Args)]
+struct PublicArguments {
+    #[command(flatten)]
+    config: ConfigArgument,
+    /// The https address at which the provider reaches this service, "" for none; without one outcomes are read instead of told
+    #[arg(long, value_name = "URL")]
+    public_url: Option<String>,
+}
+
+impl PublicArguments {
+    /// The configuration; what the command line says stands over file and environment.
+    fn load(&self) -> Result<Loaded, ConfigError> {
+        let public_url = self.public_url.iter().map(|url| (PUBLIC_URL_VARIABLE.to_owned(), url.clone()));
+        Config::load(self.config.config.as_deref(), environment().chain(public_url))
+    }
+}
+
 impl ConfigArgument {
     fn load(&self) -> Result<Loaded, ConfigError> {
         load(self.config.as_deref())
@@ -103,8 +124,12 @@ impl ConfigArgument {
 }
 
 fn load(file: Option<&Path>) -> Result<Loaded, ConfigError> {
+    Config::load(file, environment())
+}
+
+fn environment() -> impl Iterator<Item = (String, String)> {
     let text = |value: std::ffi::OsString| value.to_string_lossy().into_owned();
-    Config::load(file, std::env::vars_os().map(|(name, value)| (text(name), text(value))))
+    std::env::vars_os().map(move |(name, value)| (text(name), text(value)))
 }
 
 /// Runs the command the process was started with.
@@ -131,7 +156,7 @@ pub fn main() -> ExitCode {
 fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Serve(arguments) => block_on(serve::run(arguments)),
-        Command::Init(arguments) => init::run(arguments.config.as_deref()),
+        Command::Init(arguments) => init::run(arguments.config.config.as_deref(), arguments.public_url.as_deref()),
         Command::Demo(arguments) => block_on(demo::run(arguments)),
         Command::Sandbox(arguments) => block_on(sandbox::run(arguments)),
         Command::Config(command) => config::run(command),

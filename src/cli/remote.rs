@@ -2,7 +2,7 @@
 //!
 //! Texts in errors come from outside and are made safe here.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 use url::Url;
 
 use super::{ConfigArgument, remark};
-use crate::config::{Config, Scope};
+use crate::config::{Config, Scope, reached_at};
 use crate::domain::spelling;
 use crate::provider::http_client;
 use crate::secret::Secret;
@@ -75,12 +75,7 @@ pub(super) fn listening(config: &Config) -> anyhow::Result<Url> {
 
 /// A service that listens on every address is asked on loopback.
 pub(super) fn address(listen: SocketAddr) -> anyhow::Result<Url> {
-    let ip = match listen.ip() {
-        IpAddr::V4(address) if address.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
-        IpAddr::V6(address) if address.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
-        address @ (IpAddr::V4(_) | IpAddr::V6(_)) => address,
-    };
-    Ok(Url::parse(&format!("http://{}", SocketAddr::new(ip, listen.port())))?)
+    Ok(Url::parse(&format!("http://{}", reached_at(listen)))?)
 }
 
 /// Whether an address leads to this machine only.

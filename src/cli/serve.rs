@@ -6,14 +6,15 @@ use std::sync::Arc;
 use anyhow::bail;
 use tokio_util::sync::CancellationToken;
 
-use super::{ConfigArgument, Signals, shield};
+use super::{PublicArguments, Signals, shield};
 use crate::app::{App, Listeners};
 use crate::clock::SystemClock;
 use crate::config::Loaded;
+use crate::domain::reading;
 use crate::planted;
 use crate::telemetry;
 
-pub(super) async fn run(arguments: ConfigArgument) -> anyhow::Result<ExitCode> {
+pub(super) async fn run(arguments: PublicArguments) -> anyhow::Result<ExitCode> {
     let sealed = if planted::is(planted::Fault::CoreDumped) { Ok(()) } else { shield::seal_memory() };
     let Loaded { config, file, warnings } = arguments.load()?;
     config.require_for_serve()?;
@@ -38,6 +39,9 @@ pub(super) async fn run(arguments: ConfigArgument) -> anyhow::Result<ExitCode> {
         version = env!("CARGO_PKG_VERSION"), %address, admin = admin.map(tracing::field::display),
         config = file.map(|file| file.display().to_string()), database = config.database.url, "recoup is running"
     );
+    if let Some(behind) = config.rules().behind(std::time::Duration::ZERO) {
+        tracing::info!("outcomes are {}", reading::explain(behind));
+    }
     let stopped = app.stopped();
     tokio::pin!(stopped);
     tokio::select! {

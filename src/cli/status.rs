@@ -12,6 +12,7 @@ use super::print::{BAD, DOUBTFUL, GOOD, STRONG, fact, in_style, redraw, remark, 
 use super::remote::{AskError, Remote, RemoteArgument};
 use crate::clock::{Clock, SystemClock};
 use crate::domain::money::Usd;
+use crate::domain::reading;
 use crate::domain::spelling::{self, count, dollars, rough, several};
 use crate::domain::time::Time;
 
@@ -63,10 +64,25 @@ pub(super) struct Stats {
     at: Time,
     version: String,
     generations: Generations,
+    /// An older service does not tell.
+    #[serde(default)]
+    outcomes: Outcomes,
     pub(super) last_webhook_at: Option<Time>,
     pub(super) webhooks: Vec<Webhooks>,
     reads: Reads,
     pub(super) events: Events,
+}
+
+impl Stats {
+    /// How far behind the provider the outcomes are that are read; `None` where webhooks bring them.
+    pub(super) fn behind(&self) -> Option<Duration> {
+        Duration::try_from_secs_f64(self.outcomes.behind_seconds?).ok()
+    }
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct Outcomes {
+    behind_seconds: Option<f64>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -168,13 +184,7 @@ async fn show(remote: &Remote, again: bool) -> anyhow::Result<ExitCode> {
     let overdue = stats.generations.overdue;
     let style = if overdue > 0 { DOUBTFUL } else { anstyle::Style::new() };
     fact("open", in_style(style, format_args!("{}, {} overdue", count(stats.generations.open), count(overdue))))?;
-    for webhooks in &stats.webhooks {
-        fact("webhooks", arrivals(webhooks))?;
-    }
-    fact(
-        "last webhook",
-        stats.last_webhook_at.map_or("none yet".to_owned(), |at| format!("{} ago", rough(stats.at.since(at)))),
-    )?;
+    outcomes(&stats)?;
     fact("reads", reads(&stats.reads, stats.at))?;
     let events = format!("{} pending, {} dead", count(stats.events.pending), count(stats.events.dead));
     fact("events", if stats.events.dead > 0 { in_style(BAD, events) } else { events })?;
@@ -182,6 +192,20 @@ async fn show(remote: &Remote, again: bool) -> anyhow::Result<ExitCode> {
         tell(in_style(DOUBTFUL, format_args!("! {reason}")))?;
     }
     Ok(exit_code(&reasons))
+}
+
+/// Whether webhooks arrive; where none can, how outcomes are learned.
+fn outcomes(stats: &Stats) -> anyhow::Result<()> {
+    if let Some(behind) = stats.behind() {
+        return fact("outcomes", reading::explain(behind));
+    }
+    for webhooks in &stats.webhooks {
+        fact("webhooks", arrivals(webhooks))?;
+    }
+    fact(
+        "last webhook",
+        stats.last_webhook_at.map_or("none yet".to_owned(), |at| format!("{} ago", rough(stats.at.since(at)))),
+    )
 }
 
 fn exit_code(reasons: &[String]) -> ExitCode {

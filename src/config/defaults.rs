@@ -20,7 +20,7 @@ impl Default for Server {
     fn default() -> Self {
         Self {
             listen: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080),
-            public_url: url("http://127.0.0.1:8080"),
+            public_url: None,
             admin_listen: None,
             max_connections: 1_024,
             shutdown_timeout: Span::seconds(25),

@@ -45,8 +45,10 @@ const DEFAULT_FILE: &str = "config.toml";
 const SECRETS: [&str; 6] = ["api_key", "key", "secret", "secrets", "provider_secret", "provider_secrets"];
 
 impl Config {
-    /// What a file of that text would mean, were there no environment and no files of secrets: for the fuzz targets.
-    #[cfg(any(test, fuzzing))]
+    /// What a file of that text would mean, were there no environment and no files of secrets.
+    ///
+    /// # Errors
+    /// [`ConfigError`] lists what is wrong.
     pub(crate) fn of_text(text: &str) -> Result<Self, ConfigError> {
         let table = text.parse().map_err(|error: toml::de::Error| ConfigError::one(error.to_string()))?;
         let config = deserialize(table, None)?;

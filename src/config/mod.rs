@@ -7,7 +7,7 @@ mod load;
 mod validate;
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use bytesize::ByteSize;
@@ -55,8 +55,9 @@ pub struct Config {
 pub struct Server {
     /// Where to listen.
     pub listen: SocketAddr,
-    /// Where the provider reaches us; callback URLs start with it.
-    pub public_url: Url,
+    /// Where the provider reaches us; callback URLs start with it. Without one outcomes are read.
+    #[serde(with = "optional_url")]
+    pub public_url: Option<Url>,
     /// When set, everything but webhooks and `/livez` is served there only.
     #[serde(with = "optional_address")]
     pub admin_listen: Option<SocketAddr>,
@@ -332,6 +333,37 @@ impl<'de> Deserialize<'de> for Span {
             serde::de::Error::custom(format!(
                 "{text:?} is not a duration; write it like \"250ms\", \"30s\", \"2m30s\", \"24h\""
             ))
+        })
+    }
+}
+
+/// Where this machine reaches what listens at an address: what listens on every address is reached on loopback.
+pub fn reached_at(listen: SocketAddr) -> SocketAddr {
+    let ip = match listen.ip() {
+        IpAddr::V4(address) if address.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(address) if address.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
+        address @ (IpAddr::V4(_) | IpAddr::V6(_)) => address,
+    };
+    SocketAddr::new(ip, listen.port())
+}
+
+/// A URL, or an empty text for none.
+mod optional_url {
+    use serde::{Deserialize, Deserializer, Serializer};
+    use url::Url;
+
+    #[expect(clippy::ref_option, reason = "serde's signature")]
+    pub(super) fn serialize<S: Serializer>(url: &Option<Url>, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(url.as_ref().map_or("", Url::as_str))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Url>, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        if text.is_empty() {
+            return Ok(None);
+        }
+        Url::parse(&text).map(Some).map_err(|error| {
+            serde::de::Error::custom(format!("{text:?} is not an address like https://hooks.example.com: {error}"))
         })
     }
 }

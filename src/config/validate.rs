@@ -10,12 +10,16 @@ use url::{Host, Url};
 use super::{Config, ConfigError, Endpoint, Span};
 use crate::domain::event::EventKind;
 use crate::domain::family::{Expected, FAMILIES, Family};
-use crate::domain::schedule::{ExpectedTimes, Rules};
+use crate::domain::schedule::{ExpectedTimes, Rules, Webhooks};
 
 /// A shorter secret can be guessed.
 const SECRET_BYTES_MIN: usize = 16;
 /// The provider's own limit of status reads a minute (provider.md section 3).
 const PROVIDER_READS_PER_MINUTE: u32 = 60;
+
+/// What is wrong with a public URL that the provider cannot call.
+const UNREACHABLE: &str = "the provider cannot call there: it calls over https, and not on this machine. Set an https address that it \
+                           reaches, or set it to \"\": then outcomes are read";
 
 /// Faults found so far.
 #[derive(Default)]
@@ -57,14 +61,15 @@ impl Config {
 
     fn check_server(&self, faults: &mut Faults) {
         faults.check(self.server.max_connections > 0, "server.max_connections", "must be at least 1");
-        for (key, url) in
-            [("server.public_url", &self.server.public_url), ("provider.base_url", &self.provider.base_url)]
-        {
+        let public_url = self.server.public_url.iter().map(|url| ("server.public_url", url));
+        for (key, url) in public_url.chain([("provider.base_url", &self.provider.base_url)]) {
             let http = matches!(url.scheme(), "http" | "https") && url.has_host();
             faults.check(http, key, "must start with https:// or http://");
             let plain = url.query().is_none() && url.fragment().is_none() && url.username().is_empty();
             faults.check(plain, key, "must have no query, fragment or user");
         }
+        let reachable = self.server.public_url.as_ref().is_none_or(|url| self.provider_can_call(url));
+        faults.check(reachable, "server.public_url", UNREACHABLE);
         faults.check(self.database.url.starts_with("sqlite:"), "database.url", "must start with sqlite://");
         let budget = self.provider.status_checks_per_minute;
         faults.check((1..=6_000).contains(&budget), "provider.status_checks_per_minute", "must be from 1 to 6000");
@@ -82,6 +87,12 @@ impl Config {
             && self.log.level.parse::<tracing_subscriber::filter::EnvFilter>().is_ok();
         let wanted = "must be error, warn, info, debug or trace, or directives like recoup=debug";
         faults.check(level || directives, "log.level", wanted);
+    }
+
+    /// Whether the provider can call back at that address, as far as the address tells: over https and not on this machine, unless the
+    /// provider is on this machine itself.
+    fn provider_can_call(&self, url: &Url) -> bool {
+        is_loopback(&self.provider.base_url) || (url.scheme() == "https" && !is_loopback(url))
     }
 
     fn check_secrets(&self, faults: &mut Faults) {
@@ -175,9 +186,6 @@ impl Config {
                 "provider.status_checks_per_minute: {budget} is more than the provider allows ({PROVIDER_READS_PER_MINUTE})"
             ));
         }
-        if self.server.public_url.scheme() == "http" && !is_loopback(&self.server.public_url) {
-            warnings.push("server.public_url: the provider calls back over https only".to_owned());
-        }
         if self.provider.base_url.scheme() == "http" && !is_loopback(&self.provider.base_url) {
             warnings.push("provider.base_url: over http the API key can be read by everybody on the way".to_owned());
         }
@@ -198,10 +206,13 @@ impl Config {
                 .push("reconcile.give_up_after: generations are given up before the provider's own limit".to_owned());
         }
         if !self.reconcile.enabled {
-            warnings.push(
-                "reconcile.enabled: without it lost webhooks stay lost, and webhooks that want confirmation wait for ever"
-                    .to_owned(),
-            );
+            let what = match self.server.public_url {
+                Some(_) => "without it lost webhooks stay lost, and webhooks that want confirmation wait for ever",
+                None => {
+                    "without it nothing reads the outcomes, and as server.public_url is empty nothing else brings them"
+                }
+            };
+            warnings.push(format!("reconcile.enabled: {what}"));
         }
         warnings
     }
@@ -211,6 +222,7 @@ impl Config {
         let spans = |spans: &[Span]| -> Vec<Duration> { spans.iter().map(|span| span.0).collect() };
         let reconcile = &self.reconcile;
         Rules {
+            webhooks: if self.server.public_url.is_some() { Webhooks::Expected } else { Webhooks::NotExpected },
             confirm: self.webhook.confirm.into(),
             grace: reconcile.grace.0,
             webhook_retry_window: reconcile.webhook_retry_window.0,

@@ -15,7 +15,7 @@ use super::error_code::{
 };
 use super::generation::{Attention, Generation, State};
 use super::outcome::{Failure, Outcome};
-use super::schedule::Rules;
+use super::schedule::{Rules, Webhooks};
 use super::time::Time;
 
 /// A fact an answer rests on.
@@ -75,6 +75,7 @@ impl Look<'_> {
     fn summary(&self) -> String {
         let elapsed = spell(self.now.since(self.generation.began_at()));
         match &self.generation.state {
+            State::Prepared if self.reads() => "It was prepared; no purchase is known of yet.".to_owned(),
             State::Prepared => "A callback URL was handed out; no purchase is known of yet.".to_owned(),
             State::Submitting => "The purchase is on its way to the provider; it has not answered yet.".to_owned(),
             State::Unconfirmed => {
@@ -97,6 +98,11 @@ impl Look<'_> {
             State::Failed { error, .. } => format!("The provider failed it{}.", because(error)),
             State::Lost { .. } => "No outcome was ever learned, and it was given up.".to_owned(),
         }
+    }
+
+    /// Whether no webhook is to come, and outcomes are read.
+    fn reads(&self) -> bool {
+        self.rules.webhooks == Webhooks::NotExpected
     }
 
     /// Why it failed or was refused.
@@ -139,10 +145,15 @@ impl Look<'_> {
     /// What became of a purchase that never got an id.
     fn purchase(&self) -> Option<Answer> {
         let lost_answer = matches!(self.generation.state, State::Unconfirmed);
-        let text = if lost_answer {
+        let text = if lost_answer && self.reads() {
+            "The provider got the request, or part of it, and no readable answer came back. No webhook will bring the id, as \
+             server.public_url is empty, and until it is known there is nothing to ask about. Sending it again could buy it twice."
+        } else if lost_answer {
             "The provider got the request, or part of it, and no readable answer came back. If it was sold, its webhook brings \
              the id by itself; until then there is nothing to ask about. The provider has no list of generations for this family \
              and no idempotency key, so sending it again could buy it twice."
+        } else if self.generation.state == State::Prepared && self.reads() {
+            "Buy it, then tell its generation_id with PATCH."
         } else if self.generation.state == State::Prepared {
             "Buy it with the callback URL that was handed out, then tell its generation_id with PATCH."
         } else {
@@ -250,7 +261,11 @@ impl Look<'_> {
             (State::Prepared, _) => &["Send the purchase, or leave it: it costs nothing."],
             (State::Submitting, _) => &["Wait for the answer."],
             (State::Unconfirmed, _) => &[
-                "Wait: if it was sold, its webhook settles it.",
+                if self.reads() {
+                    "Its outcome is read once its id is known."
+                } else {
+                    "Wait: if it was sold, its webhook settles it."
+                },
                 "Look into the provider's dashboard. If it is there, name its generation_id with PATCH; if it is not, or the credits \
                  came back, confirm that with a refund.",
                 "Do not send it again before that is clear.",

@@ -10,7 +10,7 @@ use super::family::{Expected, Family};
 use super::generation::{Generation, State};
 use super::outcome::Source;
 use super::pace::Pace;
-use super::schedule::Rules;
+use super::schedule::{Rules, Webhooks};
 use super::time::Time;
 use super::trust::Trust;
 
@@ -77,24 +77,36 @@ pub fn lag(before: &Generation, after: &Generation) -> Option<Duration> {
 impl Experience {
     /// The expected time of a generation: the table's, its upper value replaced by what was learned.
     pub fn expected(&self, rules: &Rules, generation: &Generation) -> Expected {
-        let request = &generation.request;
-        let table = rules.expected.of(generation.family, request.model.as_deref(), request.duration_seconds);
-        let pace = self.paces.get(&Kind::of(rules, generation));
+        let (table, pace) = (table(rules, generation), self.pace(rules, generation));
         match pace.and_then(|pace| pace.learned(table)) {
             Some(to) => Expected { from: table.from.min(to), to },
             None => table,
         }
     }
 
+    /// When half of them are done: the table's middle, replaced by what was learned.
+    pub fn median(&self, rules: &Rules, generation: &Generation) -> Duration {
+        let (table, pace) = (table(rules, generation), self.pace(rules, generation));
+        pace.and_then(|pace| pace.learned_median(table)).unwrap_or_else(|| middle(table.from, table.to))
+    }
+
+    fn pace(&self, rules: &Rules, generation: &Generation) -> Option<&Pace> {
+        self.paces.get(&Kind::of(rules, generation))
+    }
+
     /// Learns from what was decided.
     pub fn learn(&mut self, rules: &Rules, before: &Generation, decision: &Decision, now: Time) -> Lesson {
         let after = &decision.generation;
         let mut lesson = Lesson::default();
+        // What is not expected is neither in time nor missed.
+        let expected = rules.webhooks == Webhooks::Expected;
         if decision.settled && before.state.outcome().is_none() {
-            self.trust(after.family).settled(after.deliveries > 0);
-            lesson.trust = Some(after.family);
+            if expected {
+                self.trust(after.family).settled(after.deliveries > 0);
+                lesson.trust = Some(after.family);
+            }
             lesson.pace = self.learn_pace(rules, before, after, now);
-        } else if let Some(lag) = lag(before, after) {
+        } else if let Some(lag) = lag(before, after).filter(|_| expected) {
             self.trust(after.family).came_late(lag);
             lesson.trust = Some(after.family);
         }
@@ -112,16 +124,37 @@ impl Experience {
         let took = after.webhook_at.unwrap_or(now).since(bought);
         // A read that found it at once only says that it took no longer: that must not make the next one wait longer still.
         let found_at_once = learned.source == Source::Check && before.watch.running_streak == 0;
-        let longest = if found_at_once { self.expected(rules, after).to } else { took };
-        self.paces.entry(kind.clone()).or_default().learn(took.min(longest));
+        let took = match (found_at_once, rules.webhooks) {
+            (false, _) => took,
+            (true, Webhooks::Expected) => took.min(self.expected(rules, after).to),
+            (true, Webhooks::NotExpected) => self.guess(rules, after, took),
+        };
+        self.paces.entry(kind.clone()).or_default().learn(took);
         Some(kind)
     }
+
+    /// How long one took that the first read found done after `took`: half of them are, so the middle of what is possible has to
+    /// count, or the first read could never come sooner. A read that had to wait in a queue was due at the median.
+    fn guess(&self, rules: &Rules, generation: &Generation, took: Duration) -> Duration {
+        let latest = took.min(self.median(rules, generation));
+        // Below the table's shortest too, should the provider have become faster than that.
+        middle(table(rules, generation).from.min(latest * 3 / 4), latest)
+    }
+}
+
+fn table(rules: &Rules, generation: &Generation) -> Expected {
+    let request = &generation.request;
+    rules.expected.of(generation.family, request.model.as_deref(), request.duration_seconds)
+}
+
+fn middle(from: Duration, to: Duration) -> Duration {
+    (from + to) / 2
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::decision::tests::rules;
+    use crate::domain::decision::tests::{reading, rules};
     use crate::domain::decision::{Answer, Fact};
     use crate::domain::family::FAMILIES;
     use crate::domain::generation::{Request, Via};
@@ -219,7 +252,7 @@ mod tests {
     }
 
     fn table(rules: &Rules) -> Expected {
-        Experience::default().expected(rules, &running("kling_o3"))
+        super::table(rules, &running("kling_o3"))
     }
 
     #[test]
@@ -250,6 +283,82 @@ mod tests {
         assert_eq!(lag(&known(Source::Check, 1, None), Some(came)), None, "one had come and said something else");
         assert_eq!(lag(&known(Source::Webhook, 0, None), Some(came)), None, "no read found it");
         assert_eq!(lag(&running("kling_o3"), Some(came)), None, "it was not known");
+    }
+
+    /// Settles one by a read so many seconds after its purchase, where no webhooks come.
+    fn read_at(experience: &mut Experience, seconds: u64, running_streak: u32) -> Lesson {
+        let mut generation = running("kling_o3");
+        generation.watch.running_streak = running_streak;
+        let (rules, now) = (reading(), BOUGHT + Duration::from_secs(seconds));
+        let decision = rules.decide(&generation, &Fact::Answer(Answer::Known(done())), experience, now);
+        assert!(!decision.generation.state.learned().unwrap().recovered, "nothing was lost");
+        experience.learn(&rules, &generation, &decision, now)
+    }
+
+    #[test]
+    fn where_no_webhook_is_expected_none_is_missed() {
+        let mut experience = Experience::default();
+        let lesson = read_at(&mut experience, 150, 0);
+        assert_eq!((lesson.trust, experience.trusts.len()), (None, 0));
+        assert!(lesson.pace.is_some());
+        // One that comes all the same counts for nothing either.
+        let generation = running("kling_o3");
+        let rules = reading();
+        let settled = rules.decide(&generation, &Fact::Answer(Answer::Known(done())), &experience, BOUGHT).generation;
+        let late = rules.decide(&settled, &webhook(&settled), &experience, BOUGHT + Duration::from_mins(1));
+        assert_eq!(experience.learn(&rules, &settled, &late, BOUGHT), Lesson::default());
+    }
+
+    #[test]
+    fn the_first_read_goes_where_half_of_the_outcomes_are_there() {
+        let mut experience = Experience::default();
+        let median_s = |experience: &Experience| experience.median(&reading(), &running("kling_o3")).as_secs();
+        assert_eq!(median_s(&experience), 150, "the middle of the table");
+        (0..49).for_each(|_| drop(read_at(&mut experience, 170, 2)));
+        assert_eq!(median_s(&experience), 150, "too few to tell");
+        read_at(&mut experience, 170, 2);
+        assert_eq!(median_s(&experience), 170);
+        // All of them are there at once: they take less, and the first read moves towards them, however early that is.
+        let moved = |experience: &mut Experience| {
+            (0..200).for_each(|_| drop(read_at(experience, 170, 0)));
+            median_s(experience)
+        };
+        assert!((60..=135).contains(&moved(&mut experience)), "{}", median_s(&experience));
+        for _ in 0..5 {
+            moved(&mut experience);
+        }
+        assert_eq!(median_s(&experience), 60, "half of the shortest at the earliest");
+    }
+
+    #[test]
+    fn what_reads_teach_stays_near_the_truth() {
+        let (mut experience, mut chance) = (Experience::default(), fastrand::Rng::with_seed(7));
+        let (mut behind, mut reads, mut medians) = (Vec::new(), 0, Vec::new());
+        let count = 5_000;
+        for _ in 0..count {
+            let takes = chance.u64(120..180);
+            let mut at = experience.median(&reading(), &running("kling_o3")).as_secs();
+            let mut streak = 0;
+            medians.push(at);
+            while at < takes {
+                (at, streak) = (at + chance.u64(10..=15), streak + 1);
+            }
+            read_at(&mut experience, at, streak);
+            behind.push(at - takes);
+            reads += streak + 1;
+        }
+        behind.sort_unstable();
+        medians.sort_unstable();
+        assert!((120..=175).contains(&medians[0]) && medians[count - 1] <= 175, "{medians:?}");
+        assert!(behind[count / 2] <= 12 && behind[count * 95 / 100] <= 35, "{behind:?}");
+        assert!(reads <= 10_500, "{reads} reads of {count}");
+    }
+
+    #[test]
+    fn a_queue_of_reads_never_makes_the_next_one_wait_past_the_expected_time() {
+        let mut experience = Experience::default();
+        (0..200).for_each(|n| drop(read_at(&mut experience, 900, n % 2)));
+        assert!(experience.median(&reading(), &running("kling_o3")) <= Duration::from_mins(3));
     }
 
     fn asked(family: &'static Family, model: Option<&str>, seconds: Option<u32>) -> Generation {

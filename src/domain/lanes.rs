@@ -1,7 +1,8 @@
 //! What to ask about first when more is due than the budget allows, and when all of it will have been asked about.
 //!
 //! Two lanes (contract section 9): what fell due lately comes first, and every fourth read goes to the one that waits longest, so
-//! nothing starves. Among equals the price decides: the chance that the outcome is there, times the money that is at stake.
+//! nothing starves. Among equals the price decides: the chance that the outcome is there, times the money that is at stake. Where no
+//! webhooks come, every generation is read again and again, and those that are due take turns.
 
 use std::cmp::Reverse;
 use std::time::Duration;
@@ -9,6 +10,7 @@ use std::time::Duration;
 use super::family::Family;
 use super::id::GenerationId;
 use super::money::Usd;
+use super::schedule::Webhooks;
 use super::time::Time;
 
 /// A generation whose check is due.
@@ -46,17 +48,22 @@ const USUAL_PRICE: i64 = 150_000;
 /// Keeps count of reads given out, so that each lane's share holds even when they come one at a time.
 #[derive(Debug, Default)]
 pub struct Lanes {
+    webhooks: Webhooks,
     given: u64,
 }
 
 impl Lanes {
+    /// Lanes that have given nothing out yet.
+    pub fn new(webhooks: Webhooks) -> Self {
+        Self { webhooks, given: 0 }
+    }
+
     /// Picks the next of what is due. `backlog` holds at least the ones that wait longest, `fresh` those that fell due last; they
     /// may come in any order and share members.
     pub fn pick(&mut self, fresh: &[Due], backlog: &[Due], now: Time) -> Option<GenerationId> {
         let lately = || fresh.iter().filter(|due| now.since(due.check_at) < FRESH);
         let dearest = |due: &&Due| order(due, now);
-        // What fell due within the same half minute counts as equally fresh.
-        let fresher = |due: &&Due| (now.since(due.check_at).as_secs() / EQUALLY_FRESH.as_secs(), order(due, now));
+        let fresher = |due: &&Due| (self.rank(due, now), order(due, now));
         let freshest = || lately().min_by_key(fresher);
         let picked = match self.given % TURNS {
             0 => lately().filter(|due| due.doubted).min_by_key(fresher).or_else(freshest),
@@ -67,6 +74,16 @@ impl Lanes {
         let picked = picked.or_else(|| fresh.iter().chain(backlog).min_by_key(dearest))?;
         self.given += 1;
         Some(picked.id)
+    }
+
+    /// Who comes first of what fell due lately: the least. What fell due within the same half minute counts as equally fresh, so the
+    /// price decides. Where no webhooks come, all that runs falls due again and again: then they take turns, whatever they cost.
+    fn rank(&self, due: &Due, now: Time) -> u64 {
+        let waits = now.since(due.check_at);
+        match self.webhooks {
+            Webhooks::Expected => waits.as_secs() / EQUALLY_FRESH.as_secs(),
+            Webhooks::NotExpected => u64::MAX - u64::try_from(waits.as_millis()).unwrap_or(u64::MAX),
+        }
     }
 }
 
@@ -228,6 +245,42 @@ mod tests {
             (picked == Some(cheap.id), picked == Some(dear.id))
         };
         assert_eq!([picked(119), picked(120)], [(true, false), (false, true)]);
+    }
+
+    /// So many generations that go on running, each due again twelve seconds after its read, for half an hour at a read every
+    /// 1.25 s: the longest that each had to wait for a read, and how often each was read.
+    fn shared(webhooks: Webhooks, count: u64) -> Vec<(Duration, u32)> {
+        let mut lanes = Lanes::new(webhooks);
+        let mut all: Vec<_> = (0..count).map(|n| Due { running_streak: 1, price: price_of(n), ..due(0) }).collect();
+        let mut waits = vec![(Duration::ZERO, 0); all.len()];
+        for read in 0..1_440 {
+            let now = NOW + Duration::from_millis(1_250) * read;
+            let ready: Vec<_> = all.iter().filter(|due| due.check_at <= now).cloned().collect();
+            let Some(id) = lanes.pick(&ready, &ready, now) else { continue };
+            let place = all.iter().position(|due| due.id == id).unwrap();
+            waits[place] = (waits[place].0.max(now.since(all[place].check_at)), waits[place].1 + 1);
+            all[place].check_at = now + Duration::from_secs(12);
+        }
+        waits
+    }
+
+    fn price_of(n: u64) -> Option<Usd> {
+        [Some(Usd::from_micros(150_000)), Some(Usd::from_micros(900_000)), None][usize::try_from(n % 3).unwrap()]
+    }
+
+    #[test]
+    fn without_webhooks_all_that_run_are_read_equally_often_whatever_they_cost() {
+        let waits = shared(Webhooks::NotExpected, 40);
+        let (fewest, most) = (waits.iter().map(|it| it.1).min().unwrap(), waits.iter().map(|it| it.1).max().unwrap());
+        assert!(most - fewest <= 1, "{waits:?}");
+        // Forty reads take fifty seconds.
+        assert!(waits.iter().all(|(wait, _)| *wait <= Duration::from_secs(50)), "{waits:?}");
+    }
+
+    #[test]
+    fn without_webhooks_nobody_starves_where_there_are_far_too_many() {
+        let waits = shared(Webhooks::NotExpected, 300);
+        assert!(waits.iter().all(|(wait, reads)| *reads >= 2 && *wait <= Duration::from_mins(20)), "{waits:?}");
     }
 
     #[test]

@@ -25,6 +25,7 @@ pub mod pace;
 pub mod pass_through;
 pub mod provider_signature;
 pub mod purchase;
+pub mod reading;
 pub mod refusal;
 pub mod schedule;
 pub(crate) mod schema;

@@ -71,6 +71,12 @@ impl Pace {
         let upper = self.quantile(UPPER_PERCENT).filter(|_| self.times_ms.len() >= KNOWN_MIN)?;
         Some(upper.clamp(table.to / 2, table.to * 2))
     }
+
+    /// The learned median, once enough is known: not before half of the table's shortest time, not past its longest.
+    pub fn learned_median(&self, table: Expected) -> Option<Duration> {
+        let median = self.quantile(50).filter(|_| self.times_ms.len() >= KNOWN_MIN)?;
+        Some(median.clamp(table.from / 2, table.to))
+    }
 }
 
 /// Appends a span to a window of so many, in milliseconds.

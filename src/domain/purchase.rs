@@ -137,6 +137,8 @@ pub struct Order {
     pub callback_url: Option<String>,
     /// Where values of `callback_url` stand in the body.
     values: Vec<Range<usize>>,
+    /// What to leave out of the body so that no `callback_url` is left.
+    cuts: Vec<Range<usize>>,
     /// Right behind the opening brace.
     start: usize,
     /// Whether the object has no fields.
@@ -166,19 +168,36 @@ impl Order {
             Some(raw) => callback_url(raw)?,
             None => None,
         };
+        let values: Vec<_> = fields.callback_urls.into_iter().map(place).collect();
         Ok(Self {
+            cuts: cuts(body, &values),
             request: Request { model, duration_seconds, prompt: fields.prompt.and_then(text) },
             options: fields.options,
             callback_url,
-            values: fields.callback_urls.into_iter().map(place).collect(),
+            values,
             start: body.iter().position(|byte| *byte == b'{').map_or(0, |brace| brace + 1),
             is_empty: fields.is_empty,
             bytes: body.len(),
         })
     }
 
-    /// The request with `callback_url` in it, and nothing else changed.
-    pub fn with_callback_url(&self, callback_url: &str) -> Vec<Piece> {
+    /// The request as it is sent: with this `callback_url` in it, or with none at all, and nothing else changed.
+    pub fn pieces(&self, callback_url: Option<&str>) -> Vec<Piece> {
+        callback_url.map_or_else(|| self.without_callback_url(), |url| self.with_callback_url(url))
+    }
+
+    fn without_callback_url(&self) -> Vec<Piece> {
+        let mut kept = 0;
+        let mut pieces: Vec<_> = Vec::new();
+        for cut in &self.cuts {
+            pieces.push(Piece::Kept(kept..cut.start));
+            kept = cut.end;
+        }
+        pieces.push(Piece::Kept(kept..self.bytes));
+        pieces
+    }
+
+    fn with_callback_url(&self, callback_url: &str) -> Vec<Piece> {
         let value = Value::from(callback_url).to_string();
         if self.values.is_empty() {
             let comma = if self.is_empty { "" } else { "," };
@@ -195,6 +214,34 @@ impl Order {
         pieces.push(Piece::Kept(kept..self.bytes));
         pieces
     }
+}
+
+/// What to leave out of an object so that the fields with these values are gone: each with its name and one of the commas around it.
+/// Fields side by side go together, or the comma between them would be left out twice.
+fn cuts(body: &[u8], values: &[Range<usize>]) -> Vec<Range<usize>> {
+    let before = |end: usize| body[..end].iter().rposition(|byte| !byte.is_ascii_whitespace()).unwrap_or(0);
+    let behind = |start: usize| {
+        let rest = body[start..].iter().position(|byte| !byte.is_ascii_whitespace());
+        start + rest.unwrap_or_default()
+    };
+    // Before the value stands the colon, before that the name's last quote. The name is ours, so there is no quote within it.
+    let name = |value: &Range<usize>| {
+        let last_quote = before(before(value.start));
+        body[..last_quote].iter().rposition(|byte| *byte == b'"').unwrap_or(0)
+    };
+    let mut fields: Vec<Range<usize>> = Vec::new();
+    for field in values.iter().map(|value| name(value)..value.end) {
+        match fields.last_mut() {
+            Some(last) if behind(last.end) == before(field.start) => last.end = field.end,
+            _ => fields.push(field),
+        }
+    }
+    let with_comma = |field: Range<usize>| match (body.get(before(field.start)), behind(field.end)) {
+        (_, end) if body.get(end) == Some(&b',') => field.start..end + 1,
+        (Some(b','), _) => before(field.start)..field.end,
+        _ => field,
+    };
+    fields.into_iter().map(with_comma).collect()
 }
 
 /// The fields that matter, as they stand in the body.
@@ -296,12 +343,16 @@ mod tests {
     const OURS: &str = "https://recoup.example/webhooks/x";
 
     fn sent(body: &str) -> String {
+        sent_with(body, Some(OURS))
+    }
+
+    fn sent_with(body: &str, callback_url: Option<&str>) -> String {
         let order = Order::read(&FAMILIES[0], body.as_bytes()).unwrap();
         let piece = |piece| match piece {
             Piece::Kept(range) => body[range].to_owned(),
             Piece::Written(text) => text,
         };
-        order.with_callback_url(OURS).into_iter().map(piece).collect()
+        order.pieces(callback_url).into_iter().map(piece).collect()
     }
 
     #[test]
@@ -329,6 +380,28 @@ mod tests {
         ] {
             assert_eq!(sent(body), expected);
         }
+    }
+
+    #[test]
+    fn nothing_but_the_callback_url_is_left_out() {
+        for (body, expected) in [
+            (r#"{"a":1.0e400,"b":"\u00e9\ud800"}"#, r#"{"a":1.0e400,"b":"\u00e9\ud800"}"#),
+            (r#"{"callback_url" : "https://me/x?a=,\"" , "z":1}"#, r#"{ "z":1}"#),
+            (r#"{"z":1 , "callback_url":null }"#, r#"{"z":1  }"#),
+            (r#"{"a":1, "callback\u005furl": "http://me", "z":2}"#, r#"{"a":1,  "z":2}"#),
+            (
+                r#"{"callback_url":null,"x":[{"callback_url":7}],"callback_url":"http://me"}"#,
+                r#"{"x":[{"callback_url":7}]}"#,
+            ),
+            (r#"{"a":1,"callback_url":null , "callback_url":"http://me"}"#, r#"{"a":1}"#),
+            (r#"{"callback_url":null,"callback_url":"http://me","a":1}"#, r#"{"a":1}"#),
+            (" \n{ \"callback_url\" : \"http://me\"\n} ", " \n{ \n} "),
+            (" {} ", " {} "),
+        ] {
+            assert_eq!(sent_with(body, None), expected);
+        }
+        let order = Order::read(&FAMILIES[0], br#"{"callback_url":"https://me/hook"}"#).unwrap();
+        assert_eq!(order.callback_url.as_deref(), Some("https://me/hook"), "kept, to be served by us");
     }
 
     #[test]
@@ -400,6 +473,9 @@ mod tests {
                 fields.insert("callback_url".to_owned(), Value::from(url));
             }
             let body = Value::Object(fields.clone()).to_string();
+            fields.remove("callback_url");
+            let left: Value = serde_json::from_str(&sent_with(&body, None)).unwrap();
+            prop_assert_eq!(left, Value::Object(fields.clone()));
             fields.insert("callback_url".to_owned(), Value::from(OURS));
             let passed: Value = serde_json::from_str(&sent(&body)).unwrap();
             prop_assert_eq!(passed, Value::Object(fields));

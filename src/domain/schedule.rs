@@ -9,6 +9,7 @@ use super::experience::Experience;
 use super::family::{Expected, Family};
 use super::generation::{Attention, Generation, State};
 use super::id::GenerationId;
+use super::reading;
 use super::time::Time;
 
 /// Which webhooks are asked about before they are believed (contract section 4).
@@ -21,6 +22,16 @@ pub enum Confirm {
     Untrusted,
     /// All are confirmed.
     Always,
+}
+
+/// Whether the provider can call us (contract section 11).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Webhooks {
+    /// There is a public address: an outcome without a webhook is one whose webhook was lost.
+    #[default]
+    Expected,
+    /// There is none: outcomes are read, and nothing is amiss when no webhook comes. One that does is taken as ever.
+    NotExpected,
 }
 
 /// Expected times: the built-in table with the user's own over it.
@@ -80,6 +91,8 @@ impl ExpectedTimes {
 /// The user's settings that decisions depend on (contract section 3, `[reconcile]` and `webhook.confirm`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rules {
+    /// Whether any come.
+    pub webhooks: Webhooks,
     /// Which webhooks are confirmed.
     pub confirm: Confirm,
     /// From the expected time to the first check.
@@ -124,8 +137,11 @@ impl Rules {
         generation.expected_by.unwrap_or_else(|| generation.began_at() + table().to)
     }
 
-    /// When the provider is asked first.
+    /// When the provider is asked first: once the webhook should have come; where none is to come, once every other one is done.
     pub(super) fn first_check_at(&self, generation: &Generation, experience: &Experience) -> Time {
+        if self.webhooks == Webhooks::NotExpected {
+            return generation.began_at() + experience.median(self, generation);
+        }
         let trust = experience.trusts.get(generation.family.path);
         let grace = trust.map_or(self.grace, |trust| trust.grace(self.grace, self.webhook_retry_window));
         self.expected_by(generation) + grace
@@ -143,13 +159,22 @@ impl Rules {
         pauses.chain([RATE_LIMITED_PAUSE_MAX, self.not_found_recheck]).max().unwrap_or_default()
     }
 
-    fn overdue_at(&self, generation: &Generation) -> Time {
-        self.expected_by(generation) + self.webhook_retry_window
+    /// Past the expected time, and the last webhook that could come. Where none is to come: and the read that finds what ended in time.
+    pub(super) fn overdue_at(&self, generation: &Generation) -> Time {
+        self.expected_by(generation)
+            + match self.webhooks {
+                Webhooks::Expected => self.webhook_retry_window,
+                Webhooks::NotExpected => reading::PAUSE_MAX,
+            }
     }
 
     /// Past the hard limit and the last webhook that could come.
     pub(super) fn stuck_at(&self, generation: &Generation) -> Time {
-        generation.began_at() + self.limit(generation) + self.webhook_retry_window
+        let limit = generation.began_at() + self.limit(generation);
+        match self.webhooks {
+            Webhooks::Expected => limit + self.webhook_retry_window,
+            Webhooks::NotExpected => limit,
+        }
     }
 
     /// How far apart two answers are that both count towards giving up: three span the longest a generation can take.
@@ -217,7 +242,10 @@ impl Rules {
     pub(super) fn recheck_at(&self, generation: &Generation, now: Time) -> Time {
         let stuck_at = self.stuck_at(generation);
         let settled = generation.state.settled_at().is_some();
-        now + if now < stuck_at || settled {
+        let reading = self.webhooks == Webhooks::NotExpected && !settled;
+        now + if now < stuck_at && reading {
+            between(reading::PAUSE_MIN, reading::PAUSE_MAX, generation.id, generation.watch.running_streak)
+        } else if now < stuck_at || settled {
             let answers = usize::try_from(generation.watch.running_streak).unwrap_or(usize::MAX);
             pause(&self.recheck, answers.saturating_sub(1))
         } else if now < stuck_at + STUCK_EAGER {
@@ -240,14 +268,19 @@ fn pause(pauses: &[Duration], n: usize) -> Duration {
     pauses.get(n).or(pauses.last()).copied().unwrap_or(PAUSE_FALLBACK)
 }
 
-/// Between three and five quarters of `pause`: another for every generation and try, the same for the same.
+/// Between three and five quarters of `pause`.
 fn spread(pause: Duration, id: GenerationId, nth: u32) -> Duration {
+    between(pause * 3 / 4, pause * 3 / 4 + pause / 2, id, nth)
+}
+
+/// A span from `least` to `most`: another for every generation and try, the same for the same.
+fn between(least: Duration, most: Duration, id: GenerationId, nth: u32) -> Duration {
     // FNV-1a (public domain): deciding must not depend on a source of chance.
     let bytes = id.as_bytes().iter().copied().chain(nth.to_le_bytes());
     let hash = bytes
         .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
-    let quarters = u32::try_from(hash >> 32 & 0xffff).unwrap_or(0);
-    pause * 3 / 4 + pause / 2 * quarters / 0xffff
+    let share = u32::try_from(hash >> 32 & 0xffff).unwrap_or(0);
+    least + most.saturating_sub(least) * share / 0xffff
 }
 
 #[cfg(test)]

@@ -44,8 +44,8 @@ pub struct Gateway {
     pub rules: Arc<Rules>,
     /// Signs callback URLs.
     pub keys: CallbackKeys,
-    /// Where the provider reaches us.
-    pub public_url: String,
+    /// Where the provider reaches us; `None` where it does not, and outcomes are read.
+    pub public_url: Option<String>,
     /// When it is.
     pub clock: Arc<dyn Clock>,
     /// Cancelled when the service stops.
@@ -120,14 +120,13 @@ impl Gateway {
     pub async fn purchase(self, wanted: Wanted, caller: oneshot::Sender<Result<Bought, PurchaseError>>) {
         let now = self.clock.now();
         let id = GenerationId::fresh(now);
-        let Some(token) = self.keys.mint(wanted.family, Reference::Generation(id)) else {
+        let Ok(callback_url) = self.callback_url(wanted.family, id) else {
             drop(caller.send(Err(PurchaseError::NoSecret)));
             return;
         };
-        let callback_url = callback_url(&self.public_url, wanted.family, &token);
         let intent = intent(id, &wanted);
         if planted::is(planted::Fault::IntentAfterwards) {
-            let pieces = wanted.order.with_callback_url(&callback_url);
+            let pieces = wanted.order.pieces(callback_url.as_deref());
             let (family, body, content_type) = (wanted.family, wanted.body.clone(), wanted.content_type.clone());
             let purchase = Purchase { generation: id, family, body, pieces, content_type, pass_trace: false };
             self.provider.submit(&purchase).await;
@@ -140,7 +139,7 @@ impl Gateway {
             Err(error) => return drop(caller.send(Err(error.into()))),
         }
         let Wanted { family, order, body, content_type, pass_trace, .. } = wanted;
-        let pieces = order.with_callback_url(&callback_url);
+        let pieces = order.pieces(callback_url.as_deref());
         let purchase = Purchase { generation: id, family, body, pieces, content_type, pass_trace };
         let submitting =
             tracing::info_span!("purchase.submit", otel.kind = "client", generation = %id, family = family.path);
@@ -179,6 +178,13 @@ impl Gateway {
                 }
             }
         }
+    }
+
+    /// What the provider is to call about it: nothing where it does not reach us.
+    fn callback_url(&self, family: &Family, id: GenerationId) -> Result<Option<String>, PurchaseError> {
+        let Some(public_url) = &self.public_url else { return Ok(None) };
+        let token = self.keys.mint(family, Reference::Generation(id)).ok_or(PurchaseError::NoSecret)?;
+        Ok(Some(callback_url(public_url, family, &token)))
     }
 
     /// Sends it; when the service stops meanwhile, waits as long as that allows.

@@ -207,13 +207,14 @@ impl Reconciler {
         let ages = reads.into_iter().map(|(sent, answered)| now.since(answered.unwrap_or(sent)));
         let budget = Budget::new(per_minute, Arc::clone(&clock), ages);
         let lease = timeout + LEASE_MARGIN;
+        let lanes = Mutex::new(Lanes::new(rules.webhooks));
         Ok(Self {
             store,
             provider,
             rules,
             budget,
             clock,
-            lanes: Mutex::default(),
+            lanes,
             lists: Lists::default(),
             look_for_lost_at: StdMutex::default(),
             under_way: UnderWay::default(),

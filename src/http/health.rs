@@ -13,8 +13,9 @@ use utoipa_axum::routes;
 use super::auth::ApiKeys;
 use super::document::refusals::Guarded;
 use super::problem::Problem;
-use super::{Api, AppState, Parts, scrape};
+use super::{Api, AppState, Parts, scrape, stats};
 use crate::config::Scope;
+use crate::domain::reading;
 
 /// One part of the service.
 #[derive(Debug, Serialize, ToSchema)]
@@ -37,7 +38,7 @@ struct Liveness {
 /// Whether the service works, part by part.
 #[derive(Debug, Serialize, ToSchema)]
 struct Readiness {
-    parts: [Part; 3],
+    parts: Vec<Part>,
     /// `ready` or `unready`.
     status: &'static str,
 }
@@ -71,7 +72,11 @@ async fn ready(State(api): State<Api>, State(parts): State<Parts>) -> Response {
     } else {
         part("provider_key", "ok", None)
     };
-    let parts = [database, workers, key];
+    let mut all = vec![database, workers, key];
+    if let Ok(Some(behind)) = stats::behind(&api).await {
+        all.push(part("outcomes", "ok", Some(reading::explain(behind))));
+    }
+    let parts = all;
     let failed = parts.iter().any(|part| part.status == "failed");
     let (code, status) = if failed { (StatusCode::SERVICE_UNAVAILABLE, "unready") } else { (StatusCode::OK, "ready") };
     (code, Json(Readiness { parts, status })).into_response()

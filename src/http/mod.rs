@@ -72,8 +72,8 @@ pub struct Api {
     pub rules: Arc<Rules>,
     /// Signs callback URLs.
     pub keys: CallbackKeys,
-    /// Where the provider reaches us.
-    pub public_url: String,
+    /// Where the provider reaches us; `None` where it does not, and outcomes are read.
+    pub public_url: Option<String>,
     /// When it is.
     pub clock: Arc<dyn Clock>,
     /// Cancelled when waiting is over.
@@ -95,6 +95,8 @@ pub struct Parts {
     pub outlets: Arc<[String]>,
     /// Where the provider is.
     pub provider_url: Url,
+    /// Where this machine reaches us: everything but the webhooks.
+    pub listening_at: String,
 }
 
 impl Parts {

@@ -179,7 +179,7 @@ pub(super) async fn create(
     let id = GenerationId::fresh(now);
     let callback_url = match details.provider_id {
         Some(_) => None,
-        None => Some(api.mint(family, id)?),
+        None => api.mint(family, id)?,
     };
     let show = {
         let api = api.clone();
@@ -227,18 +227,18 @@ fn answer(generation: GenerationId, status: u16, body: Vec<u8>) -> Response {
 struct Made {
     #[serde(flatten)]
     generation: Shown,
-    /// The `callback_url` to hand to the provider with the purchase; only of a prepared one. It is a credential.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
+    /// The `callback_url` to hand to the provider with the purchase. It is a credential. Null for one that was bought already, and
+    /// where the provider does not reach this service: then it is to be given none.
     callback_url: Option<String>,
 }
 
 impl Api {
-    /// The address the provider is to call about this generation.
-    fn mint(&self, family: &Family, id: GenerationId) -> Result<String, Problem> {
+    /// What the provider is to call about this generation.
+    fn mint(&self, family: &Family, id: GenerationId) -> Result<Option<String>, Problem> {
+        let Some(public_url) = &self.public_url else { return Ok(None) };
         let token = self.keys.mint(family, Reference::Generation(id));
         let token = token.ok_or_else(|| Problem::internal("There is no secret to sign callback URLs with."))?;
-        Ok(callback_url(&self.public_url, family, &token))
+        Ok(Some(callback_url(public_url, family, &token)))
     }
 
     /// The answer: 201 with the address for the provider, or 200 for one that was known.

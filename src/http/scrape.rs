@@ -30,6 +30,8 @@ async fn reads(api: &Api, parts: &Parts, gauges: &Gauges) -> Result<(), StoreErr
     let (budget, now) = (&parts.budget, api.clock.now());
     let backlog = api.store.backlog(stats::AHEAD, now).await?;
     gauges.count(&all::CHECKS_DUE, &[], backlog.due);
+    let behind = stats::behind_at(&backlog, &api.rules, now).unwrap_or_default();
+    gauges.set(&all::OUTCOMES_BEHIND, &[], behind.as_secs_f64());
     // Infinite when more falls due than can be asked about.
     let forecast = stats::forecast(&backlog, parts).map_or(f64::INFINITY, |span| span.as_secs_f64());
     gauges.set(&all::CHECKS_FORECAST, &[], forecast);

@@ -22,10 +22,10 @@ use crate::domain::generation::Attention;
 use crate::domain::lanes;
 use crate::domain::money_report::{MoneyReport, Sum};
 use crate::domain::pace::Pace;
-use crate::domain::schedule::Rules;
+use crate::domain::schedule::{Rules, Webhooks};
 use crate::domain::time::Time;
 use crate::domain::trust::Trust;
-use crate::store::{Backlog, DeliveryFilter, Order, Paging};
+use crate::store::{Backlog, DeliveryFilter, Order, Paging, StoreError};
 
 /// Reads that fall due in so long are counted for the forecast.
 pub(super) const AHEAD: Duration = Duration::from_mins(10);
@@ -36,6 +36,7 @@ struct StatsView {
     at: Time,
     version: &'static str,
     generations: GenerationsView,
+    outcomes: OutcomesView,
     last_webhook_at: Option<Time>,
     webhooks: Vec<WebhooksView>,
     times: Vec<TimesView>,
@@ -55,6 +56,18 @@ struct GenerationsView {
     at_risk: Sum,
     /// The same by its reason.
     at_risk_by: BTreeMap<Attention, Sum>,
+}
+
+/// What brings the outcomes.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = OutcomeStats)]
+struct OutcomesView {
+    /// `webhooks`, or `reads` where `server.public_url` is empty. Then no webhook is missed.
+    #[schema(value_type = String)]
+    learned_by: &'static str,
+    /// How far behind the provider an outcome is at most that comes after the middle of its expected time, as the reads keep up at
+    /// present; null where webhooks bring them.
+    behind_seconds: Option<f64>,
 }
 
 /// Events on their way, each counted once for every place it goes to, and not beyond 10 001.
@@ -132,7 +145,7 @@ impl WebhooksView {
             told: trust.told,
             missed: trust.missed,
             late: trust.late,
-            silent: trust.is_silent(),
+            silent: trust.is_silent() && rules.webhooks == Webhooks::Expected,
             loss: share(missed, of_last),
             of_last,
             lag_seconds: quantiles(|percent| trust.lag(percent)),
@@ -186,6 +199,23 @@ pub(super) fn forecast(backlog: &Backlog, parts: &Parts) -> Option<Duration> {
     lanes::forecast(backlog.due, parts.budget.rate(), backlog.arriving, AHEAD)
 }
 
+/// How far behind the provider the outcomes are that are read, as the reads keep up at present; `None` where webhooks bring them.
+///
+/// # Errors
+/// [`StoreError`] when the database cannot be read.
+pub(super) async fn behind(api: &Api) -> Result<Option<Duration>, StoreError> {
+    if api.rules.webhooks == Webhooks::Expected {
+        return Ok(None);
+    }
+    let now = api.clock.now();
+    Ok(behind_at(&api.store.backlog(AHEAD, now).await?, &api.rules, now))
+}
+
+/// The same by what waits.
+pub(super) fn behind_at(backlog: &Backlog, rules: &Rules, now: Time) -> Option<Duration> {
+    rules.behind(backlog.oldest.map_or(Duration::ZERO, |oldest| now.since(oldest)))
+}
+
 /// Whether webhooks arrive, how long things take, and whether the reads keep up.
 #[utoipa::path(get, path = "/v1/stats", tag = "operations", operation_id = "get_stats", security(("key" = ["read"])),
     responses((status = 200, description = "As it is now.", body = StatsView), Listing))]
@@ -207,6 +237,10 @@ async fn stats(
         due_within_ten_minutes: backlog.arriving,
         worked_off_at: forecast(&backlog, &parts).map(|span| now + span),
     };
+    let outcomes = OutcomesView {
+        learned_by: if api.rules.webhooks == Webhooks::Expected { "webhooks" } else { "reads" },
+        behind_seconds: behind_at(&backlog, &api.rules, now).map(|behind| behind.as_secs_f64()),
+    };
     let report = api.store.money_report(None, None, now, api.rules.refund_window).await?;
     let dispatches = api.store.dispatch_counts().await?;
     let newest = Paging { order: Order::Descending, limit: 1, after: None };
@@ -217,6 +251,7 @@ async fn stats(
         at: now,
         version: env!("CARGO_PKG_VERSION"),
         generations: GenerationsView::of(report),
+        outcomes,
         last_webhook_at: last.map(|delivery| delivery.received_at),
         webhooks,
         times,

@@ -96,7 +96,7 @@ impl Checker {
     /// When everything is over: what is on record against what was sold.
     pub(super) fn conclude(sold: &Sold, own: Option<&Generation>, jumped: bool) -> Result<(), Fault> {
         let say = || format!("{sold:?} is on record as {own:?}");
-        let Some(own) = own else { return hold(sold.intent.is_none(), "I1 what was bought is on record", say) };
+        let Some(own) = own else { return hold(false, "I1 what was bought is on record", say) };
         let truth = &sold.purchase.plan.fate;
         let status = own.state.status();
         let right = match truth {

@@ -125,10 +125,7 @@ impl Sim<'_> {
         self.up(END).await?;
         let sold = self.world.inner().sold.clone();
         for sold in &sold {
-            let own = match sold.intent {
-                Some(intent) => self.checker.get(intent),
-                None => None,
-            };
+            let own = self.checker.get(sold.intent);
             Checker::conclude(sold, own, self.jumped_at.is_some()).map_err(|fault| self.broken(fault))?;
         }
         let reads = self.world.inner().reads_total;

@@ -16,7 +16,7 @@ use super::world::{Mood, World};
 use super::{Broken, SimError};
 use crate::clock::Clock;
 use crate::domain::id::GenerationId;
-use crate::domain::schedule::Rules;
+use crate::domain::schedule::{Rules, Webhooks};
 use crate::flow::reconcile::Permit;
 use crate::store::Memory;
 
@@ -121,11 +121,23 @@ pub(super) struct Sim<'m> {
 
 impl<'m> Sim<'m> {
     pub(super) async fn new(memory: &'m Memory, seed: u64, faults: bool, ends_at: Duration) -> Result<Self, SimError> {
+        let webhooks = Webhooks::Expected;
+        Self::with_rules(memory, seed, faults, ends_at, Rules { webhooks, ..crate::config::Config::default().rules() })
+            .await
+    }
+
+    pub(super) async fn with_rules(
+        memory: &'m Memory,
+        seed: u64,
+        faults: bool,
+        ends_at: Duration,
+        rules: Rules,
+    ) -> Result<Self, SimError> {
         let mut chance = Rng::with_seed(seed);
         let clock = Arc::new(SimClock::default());
         let per_minute = usize::try_from(PER_MINUTE).unwrap_or(usize::MAX);
         let world = Arc::new(World::new(chance.u64(..), Arc::clone(&clock), per_minute));
-        let rules = Arc::new(crate::config::Config::default().rules());
+        let rules = Arc::new(rules);
         let service = Service::start(memory, &world, &clock, &rules).await?;
         let loss = [0, 2, 20, 60, 100][chance.usize(0..5)];
         Ok(Self {

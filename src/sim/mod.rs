@@ -8,6 +8,7 @@ mod client;
 mod clock;
 mod history;
 mod machine;
+mod reading;
 mod scenario;
 mod service;
 mod world;
@@ -16,6 +17,7 @@ mod world;
 mod tests;
 
 pub use history::{History, Settings, run};
+pub use reading::{ReadBehind, ReadingScenario, measure_reading};
 pub use scenario::{Measured, Scenario, at_most, measure, unavoidable};
 
 use crate::store::StoreError;

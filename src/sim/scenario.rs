@@ -11,7 +11,7 @@ use crate::domain::time::Time;
 use crate::store::Memory;
 
 /// What O3 video offers; clients buy them evenly.
-const OFFERS: [(&str, u32); 6] = [
+pub(super) const OFFERS: [(&str, u32); 6] = [
     ("kling_o3", 5),
     ("kling_o3", 10),
     ("kling_o3", 15),
@@ -85,7 +85,7 @@ pub fn at_most(sorted: &[Duration], percent: usize) -> Duration {
 }
 
 #[expect(clippy::cast_precision_loss, clippy::as_conversions, reason = "counts of a few hundred thousand")]
-fn share(part: usize, whole: usize) -> f64 {
+pub(super) fn share(part: usize, whole: usize) -> f64 {
     part as f64 / whole.max(1) as f64
 }
 
@@ -120,8 +120,8 @@ pub async fn measure(memory: &mut Memory, scenario: Scenario) -> Result<Measured
 
 fn evaluate(sim: &Sim<'_>, scenario: Scenario) -> Measured {
     let sold = sim.world.inner().sold.clone();
-    let settled_at = |sold: &Sold| sim.checker.get(sold.intent?)?.state.settled_at();
-    let due_at = |sold: &Sold| Some(sim.checker.get(sold.intent?)?.expected_by? + sim.rules.grace);
+    let settled_at = |sold: &Sold| sim.checker.get(sold.intent)?.state.settled_at();
+    let due_at = |sold: &Sold| Some(sim.checker.get(sold.intent)?.expected_by? + sim.rules.grace);
     let lost = || sold.iter().filter(|sold| sold.purchase.plan.webhooks.is_empty());
     let mut found_after: Vec<_> =
         lost().filter_map(|sold| Some(settled_at(sold)?.since(documented_end(sold)))).collect();

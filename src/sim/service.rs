@@ -12,7 +12,7 @@ use super::world::World;
 use crate::clock::Clock;
 use crate::domain::callback::CallbackKeys;
 use crate::domain::provider_signature::ProviderSecrets;
-use crate::domain::schedule::Rules;
+use crate::domain::schedule::{Rules, Webhooks};
 use crate::flow::gateway::{Gateway, HeldRepeats};
 use crate::flow::intake::Intake;
 use crate::flow::reconcile::Reconciler;
@@ -51,6 +51,7 @@ impl Service {
         let clock: Arc<dyn Clock> = clock.clone();
         let provider: Arc<dyn Provider> = world.clone();
         let rules = Arc::clone(rules);
+        let public_url = (rules.webhooks == Webhooks::Expected).then(|| PUBLIC_URL.to_owned());
         let keys = CallbackKeys::new(["a secret of the simulator"]);
         // As App::start does.
         store.end_interrupted_purchases(&rules, clock.now()).await?;
@@ -77,7 +78,7 @@ impl Service {
                 provider,
                 rules,
                 keys,
-                public_url: PUBLIC_URL.to_owned(),
+                public_url,
                 clock,
                 stop: CancellationToken::new(),
                 shutdown_timeout: Duration::from_secs(25),

@@ -50,6 +50,26 @@ fn lost_videos_are_found_soon_with_few_reads() {
 }
 
 #[test]
+fn without_webhooks_outcomes_are_read_soon_behind_the_provider() {
+    let scenario = ReadingScenario { seed: 5, bought: 600, per_minute: 5, shortest_only: true };
+    let measured = simulate(async |memory| measure_reading(memory, scenario).await.unwrap());
+    assert_eq!((measured.generations, measured.unsettled), (600, 0));
+    let seconds = |percent| at_most(&measured.behind, percent).as_secs();
+    assert!(seconds(50) <= 20 && seconds(95) <= 40, "{} s, {} s", seconds(50), seconds(95));
+    assert!(measured.reads <= 600 * 5 / 2, "{} reads", measured.reads);
+}
+
+#[test]
+fn without_webhooks_everything_is_found_though_the_budget_does_not_suffice() {
+    let scenario = ReadingScenario { seed: 6, bought: 900, per_minute: 60, shortest_only: false };
+    let measured = simulate(async |memory| measure_reading(memory, scenario).await.unwrap());
+    assert_eq!((measured.generations, measured.unsettled), (900, 0));
+    let longest = measured.behind.last().unwrap();
+    // Each has to be read once at the least: 900 reads of 48 a minute.
+    assert!(*longest <= unavoidable(900, 0) * 2, "{longest:?}");
+}
+
+#[test]
 fn a_backlog_is_worked_off_while_the_fresh_are_looked_at() {
     let scenario = Scenario { seed: 4, at_once: 600, later: 300, later_per_minute: 10, loss: 100, slow_one_in: 0 };
     let measured = simulate(async |memory| measure(memory, scenario).await.unwrap());

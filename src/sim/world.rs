@@ -71,8 +71,8 @@ pub(super) enum Counter {
 #[derive(Clone, Debug)]
 pub(super) struct Sold {
     pub(super) purchase: Purchase,
-    /// What the intent was, by the token of the callback URL.
-    pub(super) intent: Option<GenerationId>,
+    /// What the intent was, by the idempotency key.
+    pub(super) intent: GenerationId,
     /// Its status lags behind its webhook by so much.
     pub(super) lag: Duration,
     /// A webhook that told the truth was answered 200.
@@ -241,7 +241,7 @@ impl World {
     }
 
     async fn sell(&self, request: &provider::Purchase) -> Submitted {
-        let intent = intent(request);
+        let intent = request.generation;
         self.expect_intent(intent).await;
         let counter = self.inner().counter;
         match counter {
@@ -262,8 +262,7 @@ impl World {
     }
 
     /// The intent is on disk before anything is sent, and one intent is sent once.
-    async fn expect_intent(&self, intent: Option<GenerationId>) {
-        let Some(intent) = intent else { return };
+    async fn expect_intent(&self, intent: GenerationId) {
         let store = self.store.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let kept = match store {
             Some(store) => store.generation(intent).await.ok().flatten(),
@@ -284,7 +283,7 @@ impl World {
         std::future::pending().await
     }
 
-    fn make(&self, request: &provider::Purchase, intent: Option<GenerationId>) -> Purchase {
+    fn make(&self, request: &provider::Purchase, intent: GenerationId) -> Purchase {
         let now = self.clock.true_time();
         let order = Order::read(request.family, &request.body).ok();
         let wanted = order.map(|order| order.request).unwrap_or_default();
@@ -379,11 +378,6 @@ fn callback_url(request: &provider::Purchase) -> Option<String> {
         .collect();
     let body: serde_json::Value = serde_json::from_slice(&body).ok()?;
     Some(body.get("callback_url")?.as_str()?.to_owned())
-}
-
-fn intent(request: &provider::Purchase) -> Option<GenerationId> {
-    let url = callback_url(request)?;
-    GenerationId::parse(url.rsplit_once('/')?.1.split_once('.')?.0).ok()
 }
 
 /// A random fate: most are well, some are everything the provider must be feared to do. `loss`: lost webhooks in percent.

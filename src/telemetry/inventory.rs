@@ -125,6 +125,8 @@ inventory! {
         "Outcomes found by a read while no webhook had come: lost without it.";
     TIME_TO_OUTCOME = Histogram(OUTCOME_S), "recoup_time_to_outcome_seconds" [FAMILY, RESULT, SOURCE],
         "Time from the purchase to its first outcome.";
+    OUTCOMES_BEHIND = Gauge, "recoup_outcomes_behind_seconds" [],
+        "How far behind the provider outcomes are at most that are read, past the middle of their expected time; 0 where webhooks bring them.";
     // Purchases
     PURCHASES = Counter, "recoup_purchases_total" [FAMILY, SOLD],
         "Purchases sent to the provider by what came of them; unclear ones may have been charged.";

@@ -54,8 +54,19 @@ fn init_writes_fresh_secrets_once() {
     assert!(!stdout.contains(secret));
     let (shown, _) = expect(&recoup(folder.path(), &["config", "check"], &[]), 0);
     assert!(shown.contains("***") && !shown.contains(secret), "{shown}");
-    let (url, _) = expect(&recoup(folder.path(), &["callback-url", "kling/o3-video"], &[]), 0);
-    assert!(url.starts_with("http://127.0.0.1:8080/webhooks/kling/o3-video/any."), "{url}");
+    let (_, none) = expect(&recoup(folder.path(), &["callback-url", "kling/o3-video"], &[]), 2);
+    assert!(none.contains("server.public_url is empty"), "{none}");
+    let public = [("RECOUP_SERVER__PUBLIC_URL", "https://hooks.example.com")];
+    let (url, _) = expect(&recoup(folder.path(), &["callback-url", "kling/o3-video"], &public), 0);
+    assert!(url.starts_with("https://hooks.example.com/webhooks/kling/o3-video/any."), "{url}");
+    let other = ["init", "--config", "other.toml", "--public-url", "https://hooks.example.com"];
+    let (stdout, _) = expect(&recoup(folder.path(), &other, &[]), 0);
+    assert!(stdout.contains("Lead https://hooks.example.com here"), "{stdout}");
+    let (shown, _) = expect(&recoup(folder.path(), &["config", "check", "--config", "other.toml"], &[]), 0);
+    assert!(shown.contains("public_url = \"https://hooks.example.com/\""), "{shown}");
+    let wrong = ["serve", "--config", "other.toml", "--public-url", "http://127.0.0.1:8080"];
+    let (_, stderr) = expect(&recoup(folder.path(), &wrong, &[("RECOUP_PROVIDER__API_KEY", "a key")]), 2);
+    assert!(stderr.contains("server.public_url"), "{stderr}");
     let (_, stderr) = expect(&recoup(folder.path(), &["callback-url", "kling/o9"], &[]), 2);
     assert!(stderr.contains("kling/o1-video"), "{stderr}");
 }
@@ -119,10 +130,10 @@ fn all_faults_are_told_at_once() {
 #[test]
 fn what_is_allowed_and_probably_not_meant_is_warned_of() {
     let folder = tempfile::tempdir().unwrap();
-    let toml = "[api]\nkey = \"short\"\n[provider]\nstatus_checks_per_minute = 600\n[server]\npublic_url = \"http://x.example\"";
+    let toml = "[api]\nkey = \"short\"\n[provider]\nstatus_checks_per_minute = 600\n[reconcile]\nenabled = false";
     std::fs::write(folder.path().join("config.toml"), toml).unwrap();
     let (_, stderr) = expect(&recoup(folder.path(), &["config", "check"], &[]), 0);
-    for key in ["api.key", "provider.status_checks_per_minute", "server.public_url"] {
+    for key in ["api.key", "provider.status_checks_per_minute", "reconcile.enabled"] {
         assert!(stderr.contains(&format!("warning: {key}")), "{key}: {stderr}");
     }
 }

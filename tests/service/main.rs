@@ -20,6 +20,7 @@ mod kills;
 mod learning;
 mod lists;
 mod money;
+mod no_public_address;
 mod openapi;
 mod operations;
 mod outbox;

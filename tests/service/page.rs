@@ -15,7 +15,7 @@ use crate::support::{KEY, World, completed, failed, text};
 const READER: &str = "a key that may only look around";
 
 /// A browser: holds a cookie, follows nothing by itself, sends the origin of its forms.
-struct Browser<'w> {
+pub(crate) struct Browser<'w> {
     world: &'w World,
     cookie: Option<String>,
 }
@@ -37,7 +37,7 @@ impl<'w> Browser<'w> {
         Self { world, cookie: None }
     }
 
-    async fn logged_in(world: &'w World, key: &str) -> Self {
+    pub(crate) async fn logged_in(world: &'w World, key: &str) -> Self {
         let mut browser = Self::new(world);
         let answer = browser.post("/login", &[("key", key)]).await;
         assert_eq!(answer.status, 303, "{}", answer.html);
@@ -74,7 +74,7 @@ impl<'w> Browser<'w> {
     }
 
     /// A page that is there.
-    async fn page(&self, path: &str) -> String {
+    pub(crate) async fn page(&self, path: &str) -> String {
         let shown = self.get(path).await;
         assert_eq!(shown.status, 200, "{path}: {}", shown.html);
         assert!(shown.html.contains("</html>"), "{path} is whole");

@@ -34,6 +34,8 @@ pub(crate) struct World {
     pub folder: TempDir,
     pub config: Config,
     pub http: reqwest::Client,
+    /// Whether the provider is told where to call back.
+    pub public: bool,
     app: Option<(App, CancellationToken)>,
     provider: (tokio::task::JoinHandle<()>, CancellationToken),
 }
@@ -84,6 +86,15 @@ impl World {
     }
 
     pub(crate) async fn with_provider(settings: Settings, change: impl FnOnce(&mut Config)) -> Self {
+        Self::set_up(settings, true, change).await
+    }
+
+    /// A world in which the provider does not reach the service.
+    pub(crate) async fn without_public_address() -> Self {
+        Self::set_up(Settings::default(), false, |_| {}).await
+    }
+
+    pub(crate) async fn set_up(settings: Settings, public: bool, change: impl FnOnce(&mut Config)) -> Self {
         let clock = Arc::new(ManualClock::new(START));
         let settings = Settings { api_key: Some(PROVIDER_KEY.to_owned()), ..settings };
         let sandbox = Sandbox::new(settings, clock.clone()).unwrap();
@@ -102,8 +113,18 @@ impl World {
         config.api.key = Secret::new(KEY);
         change(&mut config);
         let http = recoup::provider::http_client(Duration::from_mins(1)).unwrap();
-        let mut world =
-            Self { clock, sandbox, url: String::new(), provider_url, folder, config, http, app: None, provider };
+        let mut world = Self {
+            clock,
+            sandbox,
+            url: String::new(),
+            provider_url,
+            folder,
+            config,
+            http,
+            public,
+            app: None,
+            provider,
+        };
         world.start().await;
         world
     }
@@ -111,7 +132,9 @@ impl World {
     async fn start(&mut self) {
         let public = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         self.url = format!("http://{}", public.local_addr().unwrap());
-        self.config.server.public_url = Url::parse(&self.url).unwrap();
+        if self.public {
+            self.config.server.public_url = Some(Url::parse(&self.url).unwrap());
+        }
         let admin = self.config.server.admin_listen.as_mut().map(|address| {
             let listener = TcpListener::bind(*address).unwrap();
             *address = listener.local_addr().unwrap();

@@ -13,7 +13,7 @@ use recoup::domain::family::{FAMILIES, Family};
 use recoup::domain::generation::{Generation, State, Via};
 use recoup::domain::id::{GenerationId, ProviderId};
 use recoup::domain::notice::Notice;
-use recoup::domain::schedule::Rules;
+use recoup::domain::schedule::{Rules, Webhooks};
 use recoup::domain::time::Time;
 
 const NOW: Time = Time::from_ms(1_795_428_000_000);
@@ -39,7 +39,7 @@ impl World {
         let generation = Generation { state: State::Pending, provider_id, submitted_at: Some(NOW), ..new };
         let fact = Fact::Webhook { reference, signed: false, notice: Notice::parse(BODY).ok()? };
         let token = keys.mint(family(), reference)?;
-        let rules = Config::default().rules();
+        let rules = Rules { webhooks: Webhooks::Expected, ..Config::default().rules() };
         Some(Self { keys, token, rules, generation, experience: Experience::default(), fact })
     }
 

@@ -143,7 +143,7 @@ async fn set_up(seed: u64, clock: &Arc<dyn Clock>) -> anyhow::Result<Stage> {
 fn config(public_url: &Url, provider: &Url, database: &std::path::Path) -> Config {
     let mut config = Config::default();
     let fast = |span: &mut Span| span.0 /= SPEED;
-    config.server.public_url = public_url.clone();
+    config.server.public_url = Some(public_url.clone());
     config.server.shutdown_timeout = Span(Duration::from_secs(2));
     config.database.url = format!("sqlite://{}", database.display());
     config.provider.base_url = provider.clone();

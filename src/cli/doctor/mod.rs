@@ -120,12 +120,16 @@ async fn examine(loaded: &Loaded) -> anyhow::Result<Vec<Check>> {
     checks.push(local::database(config, running.answers(), held.as_deref()));
     checks.push(local::disk(config));
     checks.push(running.check());
-    let seen = public::look(config).await?;
-    checks.extend(public::checks(config, &seen, &running).await?);
+    let mut seen = None;
+    if let Some(base) = &config.server.public_url {
+        let looked = public::look(base).await?;
+        checks.extend(public::checks(base, config, &looked, &running).await?);
+        seen = looked.date;
+    }
     let heard = provider::hear(config).await?;
     checks.push(provider::key(config, &running, held.as_deref()).await?);
-    checks.push(provider::clock(heard.as_ref().or(seen.date.as_ref())));
-    checks.push(running.webhooks());
+    checks.push(provider::clock(heard.as_ref().or(seen.as_ref())));
+    checks.push(running.outcomes(config));
     checks.push(running.events(config));
     checks.push(local::retention(config));
     checks.push(local::backup(config));

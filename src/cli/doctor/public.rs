@@ -61,11 +61,10 @@ struct Failure {
 }
 
 /// Sends a short and a long webhook to the public URL.
-pub(super) async fn look(config: &Config) -> anyhow::Result<Seen> {
+pub(super) async fn look(base: &Url) -> anyhow::Result<Seen> {
     let mut question = [0; 16];
     getrandom::fill(&mut question).map_err(|error| anyhow::anyhow!("no source of chance: {error}"))?;
     let question = hex::encode(question);
-    let base = &config.server.public_url;
     let small = post(base, &question, "{}".to_owned()).await?;
     let now = SystemClock::new().now();
     let large = post(base, &question, format!("{{\"filler\":\"{}\"}}", "x".repeat(BODY_BYTES - 13))).await?;
@@ -110,8 +109,7 @@ impl Answer {
 }
 
 /// What is to be said about the public URL.
-pub(super) async fn checks(config: &Config, seen: &Seen, running: &Running) -> anyhow::Result<[Check; 3]> {
-    let base = &config.server.public_url;
+pub(super) async fn checks(base: &Url, config: &Config, seen: &Seen, running: &Running) -> anyhow::Result<[Check; 3]> {
     let here = post(&address(config.server.listen)?, &seen.question, "{}".to_owned()).await?;
     let ours = here.ok().and_then(|answer| answer.probe);
     Ok([reached(base, &seen.small, ours.as_deref(), running), size(&seen.large), certificate(base, &seen.small)])

@@ -4,10 +4,12 @@ use super::Check;
 use crate::cli::remote::{AskError, Remote, key_to_read, listening};
 use crate::cli::status::{Ready, Stats, arrivals};
 use crate::config::Config;
+use crate::domain::reading;
 use crate::domain::spelling::{line, several};
 
 const SERVICE: &str = "service";
 const WEBHOOKS: &str = "webhooks";
+const OUTCOMES: &str = "outcomes";
 const EVENTS: &str = "events";
 /// From this share of missed webhooks on somebody should look.
 const LOSS_MAX: f64 = 0.2;
@@ -87,8 +89,22 @@ impl Running {
         self.ready.as_ref().is_ok_and(Ready::key_refused)
     }
 
+    /// Whether outcomes come: by webhooks that arrive, or by reads where none can.
+    pub(super) fn outcomes(&self, config: &Config) -> Check {
+        match &self.stats {
+            Ok(stats) => match stats.behind() {
+                Some(behind) => Check::ok(OUTCOMES, reading::explain(behind)),
+                None => self.webhooks(),
+            },
+            Err(_) if config.server.public_url.is_none() => {
+                Check::skipped(OUTCOMES, format!("they are read, as server.public_url is empty; {}", self.why_not()))
+            }
+            Err(_) => self.webhooks(),
+        }
+    }
+
     /// Whether webhooks arrive.
-    pub(super) fn webhooks(&self) -> Check {
+    fn webhooks(&self) -> Check {
         let Ok(stats) = &self.stats else { return Check::skipped(WEBHOOKS, self.why_not()) };
         let of_last: u64 = stats.webhooks.iter().map(|webhooks| webhooks.of_last).sum();
         if of_last == 0 {

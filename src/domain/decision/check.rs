@@ -3,7 +3,7 @@
 use super::{Answer, Attention, Draft, Learned, Outcome, State, WORD_COUNTS};
 use crate::domain::notice::Word;
 use crate::domain::outcome::{Source, Verification};
-use crate::domain::schedule::{NOT_FOUND_BELIEVED, Rules};
+use crate::domain::schedule::{NOT_FOUND_BELIEVED, Rules, Webhooks};
 use crate::planted;
 
 impl Draft<'_> {
@@ -136,7 +136,9 @@ impl Draft<'_> {
             known => {
                 let verification = if claimed { Verification::TokenAndStatus } else { Verification::Status };
                 let source = if claimed && known.is_none() { Source::Webhook } else { Source::Check };
-                let recovered = source == Source::Check && self.next.deliveries == 0;
+                // Where no webhook was to come none was lost.
+                let webhook_lost = self.rules.webhooks == Webhooks::Expected && self.next.deliveries == 0;
+                let recovered = source == Source::Check && webhook_lost;
                 self.next.attention = None;
                 self.settle(outcome, Learned { source, verification, recovered });
             }

@@ -16,13 +16,14 @@ use crate::domain::family::FAMILIES;
 use crate::domain::generation::{Request, Status, Via};
 use crate::domain::id::GenerationId;
 use crate::domain::notice::Word;
-use crate::domain::schedule::{Confirm, ExpectedTimes};
+use crate::domain::schedule::{Confirm, ExpectedTimes, Webhooks};
 
 const T0: Time = Time::from_ms(1_795_428_000_000);
 
 pub(in crate::domain) fn rules(confirm: Confirm) -> Rules {
     let seconds = Duration::from_secs;
     Rules {
+        webhooks: Webhooks::Expected,
         confirm,
         grace: seconds(30),
         webhook_retry_window: seconds(150),
@@ -34,6 +35,11 @@ pub(in crate::domain) fn rules(confirm: Confirm) -> Rules {
         give_up_after: seconds(86_400),
         expected: ExpectedTimes::default(),
     }
+}
+
+/// The same where there is no public address.
+pub(in crate::domain) fn reading() -> Rules {
+    Rules { webhooks: Webhooks::NotExpected, ..rules(Confirm::Untrusted) }
 }
 
 fn new() -> Generation {

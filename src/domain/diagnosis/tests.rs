@@ -1,7 +1,7 @@
 //! What is said about generations in every state, word for word.
 
 use super::*;
-use crate::domain::decision::tests::rules;
+use crate::domain::decision::tests::{reading, rules};
 use crate::domain::family::FAMILIES;
 use crate::domain::generation::{Request, Via, Watch};
 use crate::domain::id::{GenerationId, ProviderId};
@@ -113,6 +113,22 @@ fn told() -> String {
 fn every_state_is_told_word_for_word() {
     let told = told();
     assert!(told == include_str!("told.txt"), "src/domain/diagnosis/told.txt differs from this:\n{told}");
+}
+
+#[test]
+fn where_no_webhook_is_to_come_none_is_waited_for() {
+    for (name, generation, seconds) in cases().into_iter().filter(|(name, ..)| !name.contains("conflict")) {
+        let diagnosis = reading().diagnose(&generation, after(seconds));
+        let told = serde_json::to_string(&diagnosis).unwrap();
+        let told = told.replace("No webhook will bring the id", "");
+        // True all the same: the reason may stand in a webhook only.
+        let told = told.replace(SILENT_DESCRIPTION, "").replace(SILENT_SOLUTION, "");
+        let recovered_before = name.contains("recovered");
+        assert!(
+            recovered_before || !told.to_lowercase().contains("webhook") && !told.contains("callback"),
+            "{name}: {told}"
+        );
+    }
 }
 
 #[test]

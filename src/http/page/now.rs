@@ -16,6 +16,8 @@ use super::{Frame, Refused, Section, answer};
 use crate::domain::credits::CreditState;
 use crate::domain::generation::Status;
 use crate::domain::money_report::{MoneyReport, Sum};
+use crate::domain::reading;
+use crate::domain::schedule::Webhooks;
 use crate::domain::time::Time;
 use crate::http::extract::Query;
 use crate::http::stats::{self, AHEAD};
@@ -87,6 +89,8 @@ struct NowPage {
     more_open: bool,
     spark: Spark,
     last_webhook: Option<When>,
+    /// That outcomes are read, where they are.
+    reading: Option<String>,
     webhooks: String,
     reads: Reads,
     pending: String,
@@ -131,6 +135,7 @@ async fn now(
         open: open.0,
         spark: Spark::of(&minutes, format!("{} in the last hour, by the minute", several(webhooks, "webhook"))),
         last_webhook: last.map(|delivery| When::of(delivery.received_at, now)),
+        reading: reading(&api).await?,
         webhooks: count(webhooks),
         reads: reads(&api, &parts, now).await?,
         pending: dispatches.pending.to_string(),
@@ -175,6 +180,12 @@ async fn reads(api: &Api, parts: &Parts, now: Time) -> Result<Reads, Refused> {
     })
 }
 
+/// That outcomes are read, and how far behind that is; `None` where webhooks bring them.
+pub(super) async fn reading(api: &Api) -> Result<Option<String>, Refused> {
+    let behind = stats::behind(api).await?;
+    Ok(behind.map(reading::explain))
+}
+
 /// What is wrong with the whole of it.
 pub(super) async fn warnings(api: &Api, parts: &Parts) -> Result<Vec<Warning>, Refused> {
     let mut warnings = Vec::new();
@@ -185,9 +196,10 @@ pub(super) async fn warnings(api: &Api, parts: &Parts) -> Result<Vec<Warning>, R
             link: "/setup",
         });
     }
+    let expected = api.rules.webhooks == Webhooks::Expected;
     for (family, trust) in api.store.experience().await?.trusts {
         let (missed, of) = trust.lately();
-        if trust.is_silent() {
+        if expected && trust.is_silent() {
             warnings.push(Warning {
                 what: format!("Webhooks of {family} do not arrive: {missed} of the last {of} outcomes came without one."),
                 advice: "Reads find the outcomes. The likely cause is the public URL: it is not reachable from outside, or redirects.",

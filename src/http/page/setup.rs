@@ -6,7 +6,7 @@ use axum::extract::State;
 use axum::response::Response;
 use axum::routing::get;
 
-use super::now::{Warning, warnings};
+use super::now::{Warning, reading, warnings};
 use super::session::Visitor;
 use super::text::{When, clock, count};
 use super::{Frame, Refused, Section, answer};
@@ -49,7 +49,9 @@ impl Arrivals {
 #[template(path = "setup.html")]
 struct SetupPage {
     frame: Frame,
-    public_url: String,
+    public_url: Option<String>,
+    /// That outcomes are read, where they are.
+    reading: Option<String>,
     provider_url: String,
     gateway_url: String,
     /// Only for those who may buy: such a URL is a credential.
@@ -59,7 +61,6 @@ struct SetupPage {
     warnings: Vec<Warning>,
     arrivals: Vec<Arrivals>,
     last_webhook: Option<When>,
-    local: bool,
     sqlite: String,
     database: String,
     last_backup: Option<(When, String)>,
@@ -80,11 +81,11 @@ async fn setup(
     let trusts = api.store.experience().await?.trusts;
     let (size, backup) = (api.store.size().await?, api.store.last_backup().await);
     let page = SetupPage {
-        gateway_url: format!("{}/gateway", api.public_url.trim_end_matches('/')),
-        local: is_local(&api.public_url),
+        gateway_url: gateway_url(&api, &parts),
         callback_urls: if may_see_urls { standing_urls(&api) } else { Vec::new() },
         may_see_urls,
         provider_url: parts.provider_url.to_string(),
+        reading: reading(&api).await?,
         key_refused: parts.budget.key_refused(),
         warnings: warnings(&api, &parts).await?,
         arrivals: trusts.into_iter().map(|(family, trust)| Arrivals::of(family, &trust, &api)).collect(),
@@ -103,14 +104,15 @@ fn bytes(bytes: u64) -> String {
 }
 
 fn standing_urls(api: &Api) -> Vec<(&'static str, String)> {
-    let url = |family| Some(callback_url(&api.public_url, family, &api.keys.mint(family, Reference::Standing)?));
+    let Some(public_url) = &api.public_url else { return Vec::new() };
+    let url = |family| Some(callback_url(public_url, family, &api.keys.mint(family, Reference::Standing)?));
     FAMILIES.iter().filter_map(|family| Some((family.title, url(family)?))).collect()
 }
 
-/// Whether the public URL is one that only this machine can reach.
-fn is_local(public_url: &str) -> bool {
-    let host = url::Url::parse(public_url).ok().and_then(|url| url.host_str().map(str::to_owned));
-    host.is_some_and(|host| host == "localhost" || host == "[::1]" || host.starts_with("127."))
+/// Where purchases go: on the operator's side where that has a listener of its own.
+fn gateway_url(api: &Api, parts: &Parts) -> String {
+    let base = api.public_url.as_deref().unwrap_or(&parts.listening_at);
+    format!("{}/gateway", base.trim_end_matches('/'))
 }
 
 /// The route.

@@ -79,7 +79,7 @@ pub(super) fn learned(generation: &Generation) -> Option<&'static str> {
 /// Why a person should look, in a sentence.
 pub(super) fn why(attention: Attention) -> &'static str {
     match attention {
-        Attention::Overdue => "past its expected time, and no webhook came",
+        Attention::Overdue => "past its expected time, and no outcome is known",
         Attention::Stuck => "past the hard limit, and the provider has said nothing",
         Attention::NoResult => "completed, but without a link to the result",
         Attention::NotFound => "the provider does not know its id",

@@ -173,7 +173,7 @@ fn losses_chart(span: Span, outcomes: &[OutcomeTally]) -> Bars {
     let series =
         [Series { name: "told by a webhook", class: "s-good" }, Series { name: "no webhook had come", class: "s-bad" }];
     let mut values = zeros(span, series.len());
-    for tally in outcomes.iter().filter(|tally| tally.source.is_some()) {
+    for tally in outcomes.iter().filter(|tally| had_webhook_to_come(tally)) {
         add(&mut values, span, tally.at, usize::from(tally.recovered), tally.outcomes);
     }
     Bars::of(("losses", "Webhook loss"), span, &series, &values, count)
@@ -195,12 +195,17 @@ fn lags_chart(span: Span, webhooks: &[WebhookTally]) -> Bars {
     Bars::of(("lags", "Webhook lag"), span, &series, &values, write).without_totals()
 }
 
+/// Whether a webhook told it or was lost: what was read where none was to come is neither.
+fn had_webhook_to_come(tally: &OutcomeTally) -> bool {
+    tally.source == Some(Source::Webhook) || tally.recovered
+}
+
 /// The share of outcomes that no webhook had told.
 fn loss(outcomes: &[OutcomeTally]) -> String {
-    let learned: u64 = outcomes.iter().filter(|tally| tally.source.is_some()).map(|tally| tally.outcomes).sum();
+    let learned: u64 = outcomes.iter().filter(|tally| had_webhook_to_come(tally)).map(|tally| tally.outcomes).sum();
     let lost: u64 = outcomes.iter().filter(|tally| tally.recovered).map(|tally| tally.outcomes).sum();
     match percent(lost, learned) {
-        None => "No outcome was learned in this time.".to_owned(),
+        None => "No outcome was told by a webhook, or lost its webhook, in this time.".to_owned(),
         Some(percent) => {
             format!(
                 "{} of {} outcomes had to be found by asking: no webhook had come ({percent} %).",

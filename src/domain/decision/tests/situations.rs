@@ -176,11 +176,18 @@ pub(super) fn all() -> Vec<Situation> {
     [unbought(), bought(), asked_before(), settled()].into_iter().flatten().collect()
 }
 
+/// The last moment before and the first of each.
+fn around(seconds: &[u64]) -> Vec<Time> {
+    seconds.iter().flat_map(|at| [after_s(*at) - Duration::from_millis(1), after_s(*at)]).collect()
+}
+
+/// The same where no webhook is expected.
+pub(super) fn waiting_without_webhooks() -> Vec<(&'static str, Generation, Vec<Time>)> {
+    vec![("pending", running(State::Pending), around(&[195, 900, DAY]))]
+}
+
 /// What waits for a moment, and the moments that matter.
 pub(super) fn waiting() -> Vec<(&'static str, Generation, Vec<Time>)> {
-    let around = |seconds: &[u64]| {
-        seconds.iter().flat_map(|at| [after_s(*at) - Duration::from_millis(1), after_s(*at)]).collect::<Vec<_>>()
-    };
     let unclear = next(&sent(), 30, &Fact::Submission(Submission::Unclear));
     let conflict = next(&sent(), 30, &Fact::Submission(Submission::Foreign));
     let seen = next(&unclear, 60, &Fact::RefundConfirmed);

@@ -25,6 +25,9 @@ A heading is a situation: a state, what is special about it, how long ago it was
 what differs is told. A generation of five seconds in standard is expected within 3 min, asked about first after 3 min 30 s, overdue after
 5 min 30 s, stuck after 17 min 30 s, and given up after a day. p-1 and p-2 are ids of the provider, u and v links.
 
+Where no webhook is expected, only some situations and facts are told, and of them what differs from where one is: the first read comes
+after 2 min 30 s, overdue is one after 3 min 15 s, stuck after 15 min.
+
 A line is what is decided, and behind the arrow the facts that it follows from. Before the colon stands what became of a webhook and what
 the user is told; then every field that changes, with its new value. `no x`: the field becomes empty. `so`: the outcome that the fact
 tells. `ask` is when the provider is asked next, `turn` when time alone changes something next, from the moment of the fact on; at rest
@@ -297,8 +300,46 @@ fn told_of(rules: &Rules, situation: &Situation, all: &[Situation]) -> String {
     format!("\n# {}, {later} after the purchase{compared}\n{}", situation.name, lines.concat())
 }
 
+/// What is shown of where no webhook is expected.
+const WITHOUT_WEBHOOKS: [&str; 6] = [
+    "submitting",
+    "pending",
+    "pending, its first read due",
+    "pending, stuck",
+    "processing, asked twice",
+    "pending, stuck for an hour",
+];
+
+/// What differs where no webhook is expected.
+fn told_without_webhooks(usual: &Rules, all: &[Situation]) -> String {
+    let reading = reading();
+    let differs = |situation: &Situation| {
+        let pairs = decided(&reading, situation).into_iter().zip(decided(usual, situation));
+        let mut lines: Vec<(String, Vec<String>)> = Vec::new();
+        let shown =
+            |name: &str| ["bought as p-1", "webhook completed u", "time"].contains(&name) || name.starts_with("answer");
+        for ((name, line), _) in pairs.filter(|((name, line), (_, usual))| line != usual && shown(name)) {
+            let line = if line.is_empty() { "nothing".to_owned() } else { line };
+            match lines.iter_mut().find(|(known, _)| *known == line) {
+                Some((_, names)) => names.push(name),
+                None => lines.push((line, vec![name])),
+            }
+        }
+        if lines.is_empty() {
+            return String::new();
+        }
+        let lines: Vec<_> = lines.iter().map(|(line, names)| format!("{line} <- {}\n", listed(names))).collect();
+        let later = span(Duration::from_secs(situation.seconds));
+        format!("\n# No webhook is expected: {}, {later} after the purchase\n{}", situation.name, lines.concat())
+    };
+    let waiting = situations::waiting_without_webhooks();
+    let time = told_of_time(&reading, "Time alone where no webhook is expected", waiting);
+    let some = all.iter().filter(|situation| WITHOUT_WEBHOOKS.contains(&situation.name));
+    format!("{time}{}", some.map(differs).collect::<String>())
+}
+
 /// What time alone does, each at its last moment before and its first.
-fn told_of_time(rules: &Rules) -> String {
+fn told_of_time(rules: &Rules, heading: &str, waiting: Vec<(&'static str, Generation, Vec<Time>)>) -> String {
     let told = |(name, generation, moments): (&str, Generation, Vec<Time>)| {
         let told = moments.into_iter().map(|now| {
             let decision = rules.decide(&generation, &Fact::TimePassed, &Experience::default(), now);
@@ -308,7 +349,7 @@ fn told_of_time(rules: &Rules) -> String {
         });
         told.collect::<String>()
     };
-    format!("\n# Time alone\n{}", situations::waiting().into_iter().map(told).collect::<String>())
+    format!("\n# {heading}\n{}", waiting.into_iter().map(told).collect::<String>())
 }
 
 #[test]
@@ -316,7 +357,8 @@ fn what_is_decided_is_what_the_table_says() {
     let rules = rules(Confirm::Untrusted);
     let all = situations::all();
     let told: Vec<_> = all.iter().map(|one| told_of(&rules, one, &all)).collect();
-    let told = format!("{ABOUT}{}{}", told_of_time(&rules), told.concat());
+    let time = told_of_time(&rules, "Time alone", situations::waiting());
+    let told = format!("{ABOUT}{time}{}{}", told.concat(), told_without_webhooks(&rules, &all));
     if std::env::var_os("RECOUP_REWRITE").is_some() {
         std::fs::write(concat!(env!("CARGO_MANIFEST_DIR"), "/src/domain/decision/table.txt"), &told).unwrap();
         return;
