@@ -20,6 +20,7 @@ pub mod money_report;
 pub mod notice;
 pub mod outcome;
 pub mod pace;
+pub mod poll;
 pub mod purchase;
 pub mod refusal;
 pub mod schedule;

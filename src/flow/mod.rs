@@ -5,4 +5,5 @@
 pub mod adopt;
 pub mod gateway;
 pub mod intake;
+pub mod poll;
 pub mod reconcile;

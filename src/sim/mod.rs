@@ -8,6 +8,7 @@ mod client;
 mod clock;
 mod history;
 mod machine;
+mod pollers;
 mod scenario;
 mod service;
 mod world;
@@ -16,6 +17,7 @@ mod world;
 mod tests;
 
 pub use history::{History, Settings, run};
+pub use pollers::{Heard, Kinds, MeasuredPolls, Pollers, measure_pollers};
 pub use scenario::{Measured, Scenario, at_most, measure, unavoidable};
 
 use crate::store::StoreError;

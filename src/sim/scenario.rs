@@ -85,7 +85,7 @@ pub fn at_most(sorted: &[Duration], percent: usize) -> Duration {
 }
 
 #[expect(clippy::cast_precision_loss, clippy::as_conversions, reason = "counts of a few hundred thousand")]
-fn share(part: usize, whole: usize) -> f64 {
+pub(super) fn share(part: usize, whole: usize) -> f64 {
     part as f64 / whole.max(1) as f64
 }
 

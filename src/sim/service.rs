@@ -14,6 +14,7 @@ use crate::domain::callback::CallbackKeys;
 use crate::domain::schedule::Rules;
 use crate::flow::gateway::Gateway;
 use crate::flow::intake::Intake;
+use crate::flow::poll::{Polls, Seen};
 use crate::flow::reconcile::Reconciler;
 use crate::provider::Provider;
 use crate::store::{Changes, Memory, Store, StoreError};
@@ -32,6 +33,7 @@ pub(super) struct Service {
     pub(super) intake: Intake,
     pub(super) gateway: Gateway,
     pub(super) reconciler: Reconciler,
+    pub(super) polls: Polls,
     pub(super) changes: broadcast::Receiver<Changes>,
     /// Ends with the process.
     _writer: JoinSet<Result<(), StoreError>>,
@@ -62,6 +64,14 @@ impl Service {
             TIMEOUT,
         )
         .await?;
+        let polls = Polls {
+            store: store.clone(),
+            rules: Arc::clone(&rules),
+            budget: Arc::clone(reconciler.budget()),
+            clock: Arc::clone(&clock),
+            enabled: true,
+            seen: Seen::default(),
+        };
         *world.store.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(store.clone());
         Ok(Self {
             intake: Intake {
@@ -81,6 +91,7 @@ impl Service {
                 shutdown_timeout: Duration::from_secs(25),
             },
             reconciler,
+            polls,
             changes: store.changes(),
             store,
             _writer: writers,

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
-use recoup::sim::{self, History, Scenario, Settings, SimError};
+use recoup::sim::{self, Heard, History, Kinds, Pollers, Scenario, Settings, SimError};
 use recoup::store::Memory;
 
 /// Runs recoup's real decisions, schedule, budget and SQL in a simulated world under virtual time.
@@ -41,6 +41,27 @@ enum Command {
         #[arg(long)]
         quick: bool,
     },
+    /// Measures a world of clients that poll, kind by kind.
+    Pollers {
+        /// Of its chances.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// What is bought: `o3`, `all`, `families`, or the number of one kind.
+        #[arg(default_value = "all")]
+        kinds: String,
+        /// How many are bought.
+        #[arg(default_value_t = 6_000)]
+        bought: u32,
+        /// How many a minute.
+        #[arg(long, default_value_t = 60)]
+        per_minute: u32,
+        /// Lost webhooks in percent.
+        #[arg(long, default_value_t = 2)]
+        loss: u8,
+        /// Of so many one takes up to twice as long as documented; 0 for none.
+        #[arg(long, default_value_t = 0)]
+        slow_one_in: u8,
+    },
     /// Does again and again what every webhook costs before anything is written.
     Repeat {
         /// What of it.
@@ -60,6 +81,14 @@ fn main() -> ExitCode {
         Command::Seeds { count, from } => seeds(from, count),
         Command::Replay { seed } => replay(seed),
         Command::Repeat { work, times } => pure::repeat(work, times),
+        Command::Pollers { seed, kinds, bought, per_minute, loss, slow_one_in } => {
+            let kinds = match kinds.as_str() {
+                "o3" => Kinds::O3,
+                "families" => Kinds::Families,
+                number => number.parse().map_or(Kinds::All, Kinds::One),
+            };
+            pollers(Pollers { seed, kinds, bought, per_minute, loss, slow_one_in })
+        }
         Command::Table { seed, quick } => match on_this_thread(async |memory| table(memory, seed, quick).await) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
@@ -68,6 +97,41 @@ fn main() -> ExitCode {
             }
         },
     }
+}
+
+/// One world of pollers, kind by kind.
+fn pollers(world: Pollers) -> ExitCode {
+    match on_this_thread(async |memory| sim::measure_pollers(memory, world).await) {
+        Ok(measured) => {
+            println!("{world:?}");
+            println!(
+                "{} bought, {} unsettled, {:.3} reads each",
+                measured.generations,
+                measured.unsettled,
+                measured.reads_each()
+            );
+            println!("all: {}", heard(&measured.lost));
+            for (kind, of) in &measured.kinds {
+                println!("{kind}: {}", heard(of));
+            }
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            println!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn heard(heard: &Heard) -> String {
+    format!(
+        "{} lost and done in time, {:.1} % heard of; behind the provider {} s (median), {} s (95 %); left at least {} s",
+        heard.of,
+        100.0 * heard.in_time(),
+        heard.behind(50).as_secs(),
+        heard.behind(95).as_secs(),
+        heard.left.first().copied().unwrap_or_default().as_secs()
+    )
 }
 
 /// The worlds of docs/PERFORMANCE.md, part one.
