@@ -16,6 +16,7 @@ use crate::domain::event::EventKind;
 use crate::flow::adopt::Adopter;
 use crate::flow::gateway::Gateway;
 use crate::flow::intake::Intake;
+use crate::flow::poll::{Polls, Seen};
 use crate::flow::reconcile::{Asks, Reconciler};
 use crate::http::server::{self, Limits};
 use crate::http::{self, Api, ApiKeys, AppState, Counter, Crowds, Everything, Gate, Parts, Places, Probe};
@@ -143,9 +144,11 @@ impl App {
             clock,
             stop: stop.clone(),
         };
+        let polls = polls(config, &api, &budget);
         let state = Arc::new(Everything {
             intake: intake(&api),
-            counter: counter(config, tasks.clone(), provider, Arc::clone(&budget), &api),
+            counter: counter(config, tasks.clone(), provider, &polls, &api),
+            polls,
             api,
             gate: gate(config),
             asks,
@@ -239,7 +242,18 @@ async fn dispatch(tasks: &Tasks, config: &Config, api: &Api) -> Result<(), Build
     Ok(())
 }
 
-fn counter(config: &Config, tasks: Tasks, provider: Arc<dyn Provider>, budget: Arc<Budget>, api: &Api) -> Counter {
+fn polls(config: &Config, api: &Api, budget: &Arc<Budget>) -> Polls {
+    Polls {
+        store: api.store.clone(),
+        rules: Arc::clone(&api.rules),
+        budget: Arc::clone(budget),
+        clock: Arc::clone(&api.clock),
+        enabled: config.reconcile.enabled,
+        seen: Seen::default(),
+    }
+}
+
+fn counter(config: &Config, tasks: Tasks, provider: Arc<dyn Provider>, polls: &Polls, api: &Api) -> Counter {
     let gateway = Gateway {
         store: api.store.clone(),
         provider: Arc::clone(&provider),
@@ -254,11 +268,11 @@ fn counter(config: &Config, tasks: Tasks, provider: Arc<dyn Provider>, budget: A
         store: api.store.clone(),
         provider,
         rules: Arc::clone(&api.rules),
-        budget,
+        budget: Arc::clone(&polls.budget),
         clock: Arc::clone(&api.clock),
         unknown: Arc::default(),
     };
-    Counter::new(gateway, adopter, tasks, bytes(config.gateway.max_body))
+    Counter::new(gateway, adopter, polls.clone(), tasks, bytes(config.gateway.max_body))
 }
 
 fn bytes(size: bytesize::ByteSize) -> usize {

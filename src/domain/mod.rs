@@ -6,6 +6,7 @@ pub mod callback;
 pub mod credits;
 pub mod decision;
 pub mod diagnosis;
+pub mod equal_purchases;
 pub mod error_code;
 pub mod event;
 pub mod evidence;

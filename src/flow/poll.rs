@@ -17,6 +17,8 @@ use crate::store::{Store, StoreError};
 
 /// Who has not polled for so long has gone: the provider's own client polls every ten seconds at most.
 const GONE_AFTER: Duration = Duration::from_secs(20);
+/// Who waits with `?wait` polls once a minute: when it was read last is remembered for longer.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(150);
 /// How often those who have gone are looked for.
 const SWEPT_EVERY: Duration = Duration::from_secs(1);
 /// Polls of one generation that are considered lie so far apart: who polls in a loop keeps the writer from nothing.
@@ -50,7 +52,9 @@ pub struct Seen(Arc<Mutex<Memory>>);
 #[derive(Debug, Default)]
 struct Memory {
     polled: HashMap<GenerationId, Polled>,
-    swept_at: Duration,
+    /// How many of them are polled at present: counted when swept, and with every new one.
+    waiting: u32,
+    swept_at: Option<Duration>,
     /// The reads of the last minute that polls caused.
     pulled: VecDeque<Duration>,
 }
@@ -64,24 +68,33 @@ struct Polled {
 
 impl Polls {
     /// A client has asked where `generation` stands. It does not wait for a read: what that brings it is told the next time.
+    pub async fn note(&self, generation: &Generation) {
+        if let Err(error) = self.pull(generation).await {
+            // The client loses nothing by it: the first read comes when it would have come anyway.
+            tracing::warn!(generation = %generation.id, %error, "a poll could not pull a read forward");
+        }
+    }
+
+    /// As [`Self::note`]; tells whether a read was made due.
     ///
     /// # Errors
-    /// [`StoreError`] when the database could not make the read due; the client loses nothing by it.
-    pub async fn note(&self, generation: &Generation) -> Result<(), StoreError> {
+    /// [`StoreError`] when that was not kept.
+    pub async fn pull(&self, generation: &Generation) -> Result<bool, StoreError> {
         let now = self.clock.now();
         if !self.enabled || !self.rules.awaits_first_read(generation, now) || !self.budget.wait().is_zero() {
-            return Ok(());
+            return Ok(false);
         }
         let at = self.clock.monotonic();
-        let Some(poll) = self.consider(generation.id, at) else { return Ok(()) };
-        if self.store.poll(&self.rules, generation.id, poll, now).await? {
+        let Some(poll) = self.consider(generation.id, at) else { return Ok(false) };
+        let is_pulled = self.store.poll(&self.rules, generation.id, poll, now).await?;
+        if is_pulled {
             let mut memory = self.memory();
             memory.pulled.push_back(at);
             if let Some(polled) = memory.polled.get_mut(&generation.id) {
                 polled.pulled_at = Some(at);
             }
         }
-        Ok(())
+        Ok(is_pulled)
     }
 
     /// Remembers a poll; `None` where it is too early for another read or there are too many to remember.
@@ -93,6 +106,9 @@ impl Polls {
         let known = memory.polled.get(&id).copied();
         if known.is_none() && !room {
             return None;
+        }
+        if known.is_none() {
+            memory.waiting += 1;
         }
         let mut polled = known.unwrap_or(Polled { at, considered_at: None, pulled_at: None });
         let since = |earlier: Option<Duration>| earlier.map(|earlier| at.saturating_sub(earlier));
@@ -107,12 +123,7 @@ impl Polls {
         // What polls made due and nobody has read yet counts as read.
         let used = used.max(memory.pulled.len());
         let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
-        (!is_early).then(|| Poll {
-            read_ago,
-            polled: number(memory.polled.len()),
-            reads_used: number(used),
-            reads_per_minute: rate,
-        })
+        (!is_early).then(|| Poll { read_ago, polled: memory.waiting, reads_used: number(used), reads_per_minute: rate })
     }
 
     fn memory(&self) -> std::sync::MutexGuard<'_, Memory> {
@@ -125,9 +136,11 @@ impl Memory {
         while self.pulled.front().is_some_and(|pulled| *pulled + MINUTE <= at) {
             self.pulled.pop_front();
         }
-        if at >= self.swept_at + SWEPT_EVERY {
-            self.swept_at = at;
-            self.polled.retain(|_, polled| at.saturating_sub(polled.at) < GONE_AFTER);
+        if self.swept_at.is_none_or(|swept_at| at >= swept_at + SWEPT_EVERY) {
+            self.swept_at = Some(at);
+            self.polled.retain(|_, polled| at.saturating_sub(polled.at) < FORGOTTEN_AFTER);
+            let waiting = self.polled.values().filter(|polled| at.saturating_sub(polled.at) < GONE_AFTER).count();
+            self.waiting = u32::try_from(waiting).unwrap_or(u32::MAX);
         }
     }
 }

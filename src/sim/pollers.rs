@@ -43,6 +43,9 @@ pub enum Kinds {
     One(usize),
 }
 
+/// What is done later than so long before a client's patience ends cannot be heard of well before.
+const LAST_MINUTE: Duration = Duration::from_mins(1);
+
 /// What was measured.
 #[derive(Clone, Debug, Default)]
 pub struct MeasuredPolls {
@@ -52,8 +55,10 @@ pub struct MeasuredPolls {
     pub unsettled: usize,
     /// Reads that recoup made; the budget of every sliding minute was looked at at each.
     pub reads: u64,
-    /// The lost ones that were done before their clients' patience ended.
+    /// The lost ones that were done a minute before their clients' patience ended.
     pub lost: Heard,
+    /// Those that were done in the last minute.
+    pub last_minute: Heard,
     /// The same of each kind.
     pub kinds: BTreeMap<String, Heard>,
 }
@@ -181,7 +186,7 @@ impl Sim<'_> {
                 self.heard.insert(waiting.sold, at);
                 return Ok(());
             }
-            service.polls.note(known).await?;
+            service.polls.pull(known).await?;
         }
         if !left.is_zero() {
             let delay = (waiting.delay.mul_f64(1.5)).min(client.longest);
@@ -243,6 +248,10 @@ fn evaluate(sim: &Sim<'_>) -> MeasuredPolls {
         let took = sim.heard.get(&n).map(|at| super::clock::since_start(*at).since(purchase.bought_at));
         let behind = took.map(|took| took.saturating_sub(takes));
         let left = patience.saturating_sub(took.unwrap_or(patience));
+        if takes + LAST_MINUTE > patience {
+            measured.last_minute.add(behind, left);
+            continue;
+        }
         measured.lost.add(behind, left);
         let model = FAMILIES.iter().flat_map(products).find(|product| {
             product.family == purchase.family && product.model == purchase.model && product.seconds == purchase.seconds
@@ -250,6 +259,7 @@ fn evaluate(sim: &Sim<'_>) -> MeasuredPolls {
         measured.kinds.entry(model.map(Product::name).unwrap_or_default()).or_default().add(behind, left);
     }
     measured.lost.sort();
+    measured.last_minute.sort();
     measured.kinds.values_mut().for_each(Heard::sort);
     measured
 }

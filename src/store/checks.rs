@@ -129,13 +129,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`] when it was not kept.
-    pub async fn poll(
-        &self,
-        rules: &Arc<Rules>,
-        id: GenerationId,
-        poll: Poll,
-        now: Time,
-    ) -> Result<bool, StoreError> {
+    pub async fn poll(&self, rules: &Arc<Rules>, id: GenerationId, poll: Poll, now: Time) -> Result<bool, StoreError> {
         let rules = Arc::clone(rules);
         self.writer
             .run(move |tx| {

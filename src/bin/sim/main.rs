@@ -111,6 +111,7 @@ fn pollers(world: Pollers) -> ExitCode {
                 measured.reads_each()
             );
             println!("all: {}", heard(&measured.lost));
+            println!("done in the last minute: {}", heard(&measured.last_minute));
             for (kind, of) in &measured.kinds {
                 println!("{kind}: {}", heard(of));
             }

@@ -1,0 +1,254 @@
+//! Whether the same was bought more than once, and what that came to.
+//!
+//! Sums are exact and hold what is known: an unknown price is said to be unknown, never taken for zero, and what may have been
+//! sold is never added to what was.
+
+use std::time::Duration;
+
+use serde::Serialize;
+use serde_json::json;
+use utoipa::ToSchema;
+
+use super::credits::CreditState;
+use super::diagnosis::{Answer, Cited, Diagnosis};
+use super::generation::{Generation, State, Status};
+use super::id::{GenerationId, ProviderId};
+use super::money::Usd;
+use super::time::Time;
+
+/// Equal purchases named in a sentence; the facts hold all.
+const NAMED_MAX: usize = 5;
+/// Equal purchases that are counted; where there are more the answer says so.
+pub const COUNTED_MAX: usize = 1_000;
+
+/// Another purchase of the same.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct EqualPurchase {
+    /// Our id.
+    pub id: GenerationId,
+    /// The provider's id.
+    pub generation_id: Option<ProviderId>,
+    /// Where it stands.
+    pub status: Status,
+    /// What it cost.
+    pub price: Option<Usd>,
+    /// Where its credits are.
+    pub credits: CreditState,
+    /// When it was bought, or first known.
+    pub bought_at: Time,
+}
+
+/// Whether it was sold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sale {
+    /// Certainly.
+    Certain,
+    /// Maybe: nobody has said so yet.
+    Unclear,
+}
+
+/// `None`: it was not.
+fn sale(generation: &Generation) -> Option<Sale> {
+    match &generation.state {
+        State::Prepared | State::Rejected { .. } => None,
+        State::Submitting | State::Unconfirmed => Some(Sale::Unclear),
+        State::Lost { .. } if generation.provider_id.is_none() => Some(Sale::Unclear),
+        State::Pending | State::Processing | State::Completed { .. } | State::Failed { .. } | State::Lost { .. } => {
+            Some(Sale::Certain)
+        }
+    }
+}
+
+/// A generation and the purchases that are equal to it.
+#[derive(Clone, Debug)]
+pub struct EqualPurchases<'g> {
+    generation: &'g Generation,
+    /// Those that were or may have been sold.
+    others: Vec<(Sale, &'g Generation)>,
+    /// There may be more than were looked at.
+    is_cut: bool,
+    now: Time,
+    refund_window: Duration,
+}
+
+/// Some amounts, of which some are not known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Sum {
+    purchases: usize,
+    unknown: usize,
+    known: Usd,
+    dearest: Usd,
+}
+
+impl Sum {
+    fn of<'g>(generations: impl Iterator<Item = &'g Generation>) -> Self {
+        let mut sum = Self::default();
+        for generation in generations {
+            sum.purchases += 1;
+            match generation.price {
+                None => sum.unknown += 1,
+                Some(price) => {
+                    sum.known += price;
+                    sum.dearest = sum.dearest.max(price);
+                }
+            }
+        }
+        sum
+    }
+
+    /// What is known, or that nothing is.
+    fn amount(self) -> Option<Usd> {
+        (self.purchases > self.unknown).then_some(self.known)
+    }
+
+    /// `0.30 USD and an unknown amount`.
+    fn text(self) -> String {
+        match (self.amount(), self.unknown) {
+            (None, _) => "an unknown amount".to_owned(),
+            (Some(known), 0) => format!("{known} USD"),
+            (Some(known), unknown) => format!("{known} USD, and for {unknown} of them an unknown amount"),
+        }
+    }
+
+    /// What it is more than one of them.
+    fn beyond_one(self) -> Option<Usd> {
+        let mut beyond = self.amount().filter(|_| self.purchases > 1)?;
+        // Where a price is not known it may be the dearest: then all that is known is beyond one.
+        if self.unknown == 0 {
+            beyond -= self.dearest;
+        }
+        Some(beyond)
+    }
+}
+
+impl<'g> EqualPurchases<'g> {
+    /// `equal`: generations of the same prompt, family, model and length, made within ten minutes.
+    pub fn of(generation: &'g Generation, equal: &'g [Generation], now: Time, refund_window: Duration) -> Self {
+        let others = equal.iter().filter_map(|other| Some((sale(other)?, other))).collect();
+        Self { generation, others, is_cut: equal.len() >= COUNTED_MAX, now, refund_window }
+    }
+
+    /// Those that were or may have been sold, oldest first.
+    pub fn purchases(&self) -> Vec<EqualPurchase> {
+        self.others.iter().map(|(_, other)| self.shown(other)).collect()
+    }
+
+    /// The same as generations.
+    pub fn generations(&self) -> impl Iterator<Item = &'g Generation> {
+        self.others.iter().map(|(_, other)| *other)
+    }
+
+    fn shown(&self, other: &Generation) -> EqualPurchase {
+        EqualPurchase {
+            id: other.id,
+            generation_id: other.provider_id.clone(),
+            status: other.state.status(),
+            price: other.price,
+            credits: CreditState::of(other, self.now, self.refund_window),
+            bought_at: other.began_at(),
+        }
+    }
+
+    fn sum(&self, wanted: Sale) -> Sum {
+        let own = sale(self.generation).map(|sale| (sale, self.generation));
+        Sum::of(
+            own.into_iter().chain(self.others.iter().copied()).filter(|(sale, _)| *sale == wanted).map(|(_, of)| of),
+        )
+    }
+
+    /// What of the certain ones came back, or is promised to.
+    fn returned(&self) -> Sum {
+        let own = std::iter::once(self.generation);
+        let all = own.chain(self.others.iter().map(|(_, other)| *other));
+        let returns = |of: &&Generation| {
+            let credits = CreditState::of(of, self.now, self.refund_window);
+            sale(of) == Some(Sale::Certain) && matches!(credits, CreditState::Refunded | CreditState::RefundExpected)
+        };
+        Sum::of(all.filter(returns))
+    }
+
+    /// The answer, and the facts it rests on.
+    pub fn answer(&self) -> Answer {
+        let (certain, unclear) = (self.sum(Sale::Certain), self.sum(Sale::Unclear));
+        let facts = vec![
+            Cited { fact: "equal_purchases", value: json!(self.purchases()) },
+            Cited { fact: "charged_together", value: json!(certain.amount()) },
+            Cited { fact: "charged_beyond_one", value: json!(certain.beyond_one()) },
+            Cited { fact: "prices_unknown", value: json!(certain.unknown) },
+            Cited { fact: "maybe_charged", value: json!(unclear.purchases) },
+        ];
+        Answer { question: "Was it charged twice?", text: self.text(certain, unclear), facts }
+    }
+
+    fn text(&self, certain: Sum, unclear: Sum) -> String {
+        if sale(self.generation).is_none() {
+            return "It was not bought, so nothing was charged for it.".to_owned();
+        }
+        if self.generation.request.prompt.is_none() {
+            return "Its prompt is not on record, so it cannot be told whether the same was bought again. One purchase is on record \
+                    under this id; however often its webhook comes, it is charged once."
+                .to_owned();
+        }
+        if self.others.is_empty() {
+            return "No. Of the purchases made within ten minutes of it none has the same prompt, family, model and length. However \
+                    often its webhook comes, it is charged once."
+                .to_owned();
+        }
+        let mut text = match self.others.len() {
+            1 => "The same prompt, family, model and length was bought once more within ten minutes: ".to_owned(),
+            more => {
+                format!("The same prompt, family, model and length was bought {more} more times within ten minutes: ")
+            }
+        };
+        let named: Vec<_> = self.others.iter().take(NAMED_MAX).map(|(_, other)| named(other)).collect();
+        text.push_str(&named.join(", "));
+        match self.others.len().saturating_sub(NAMED_MAX) {
+            0 => text.push('.'),
+            more => text.push_str(&format!(", and {more} more.")),
+        }
+        if self.is_cut {
+            text.push_str(&format!(" Only {COUNTED_MAX} of them are counted."));
+        }
+        match (certain.purchases, certain.beyond_one()) {
+            (0, _) => {}
+            (1, _) => text.push_str(&format!(" One of them was charged for certain: {}.", certain.text())),
+            (count, beyond) => {
+                text.push_str(&format!(" Together {count} of them were charged {}", certain.text()));
+                match beyond {
+                    None => text.push('.'),
+                    Some(beyond) if certain.unknown > 0 => {
+                        text.push_str(&format!("; that is at least {beyond} USD more than one purchase."));
+                    }
+                    Some(beyond) => text.push_str(&format!("; that is {beyond} USD more than one purchase.")),
+                }
+            }
+        }
+        let returned = self.returned();
+        if returned.purchases > 0 {
+            text.push_str(&format!(" Of that {} came back or is to come back.", returned.text()));
+        }
+        if unclear.purchases > 0 {
+            let count = if unclear.purchases == 1 { "One".to_owned() } else { unclear.purchases.to_string() };
+            text.push_str(&format!(
+                " {count} may have been charged: whether it was sold is not known ({}).",
+                unclear.text()
+            ));
+        }
+        text
+    }
+}
+
+/// `gen_... (completed, 0.1500 USD)`.
+fn named(other: &Generation) -> String {
+    let price = other.price.map_or("price unknown".to_owned(), |price| format!("{price} USD"));
+    format!("{} ({}, {price})", other.id, other.state.status().as_str())
+}
+
+impl Diagnosis {
+    /// The same, with what there is to say about equal purchases.
+    #[must_use]
+    pub fn and_equal(mut self, equal: &EqualPurchases<'_>) -> Self {
+        self.answers.push(equal.answer());
+        self
+    }
+}
