@@ -30,19 +30,36 @@ pub struct Poll {
 pub const READS_APART: Duration = Duration::from_secs(15);
 /// So many take longer than the table says; how much longer falls off with the time it takes. One part in so many.
 const SLOW_ONE_IN: f64 = 50.0;
-/// Nobody pays more for a read than this chance that it finds something: rather late than for nothing.
-const DEAREST: f64 = 0.5;
-/// Reads cost the most once so much of the budget is used: one part in so many.
-const DEAREST_FROM: u32 = 12;
-/// Reads that nothing but a turn speaks for are made while less than this part of the budget is used.
-const TURNS_UNTIL: u32 = 6;
-/// Half the budget is left to what is due by itself.
-const POLLS_UNTIL: u32 = 2;
-/// Before its patience ends a client is told of what is there: so long before, or later while more than this part is used.
+/// What reads cost, in chances that they find something: from nothing with an unused budget over this, where so much of it is used ...
+const MEDIUM: (f64, f64) = (1.0 / 12.0, 0.5);
+/// ... to more than any chance where half of it is.
+const DEAREST: (f64, f64) = (1.0 / 2.0, 1.0);
+/// Reads that nothing but a turn speaks for are made while less of the budget is used.
+const TURNS_UNTIL: f64 = 1.0 / 6.0;
+/// A client is told of what is there so long before its patience ends, or later while more than this part of the budget is used.
 const LAST_CALL: Duration = Duration::from_mins(1);
-const LAST_CALL_UNTIL: u32 = 8;
-/// The last poll that can still bring an answer in time.
-const LAST_CALL_LATEST: Duration = Duration::from_secs(25);
+const LAST_CALL_UNTIL: f64 = 1.0 / 8.0;
+/// The last polls that can still bring an answer in time.
+const LAST_CALL_LATEST: Duration = Duration::from_secs(35);
+
+impl Poll {
+    /// The part of the budget that is used.
+    fn used(&self) -> f64 {
+        f64::from(self.reads_used) / f64::from(self.reads_per_minute.max(1))
+    }
+
+    /// The chance that a read must have to find something.
+    fn price(&self) -> f64 {
+        let ((medium, price), (dearest, most)) = (MEDIUM, DEAREST);
+        let used = self.used();
+        let price = if used < medium {
+            price * used / medium
+        } else {
+            price + (most - price) * (used - medium) / (dearest - medium)
+        };
+        price.max(f64::EPSILON)
+    }
+}
 
 /// How long the provider's own client polls (provider.md section 13).
 fn patience(family: &Family) -> Duration {
@@ -83,20 +100,15 @@ impl Rules {
         poll: &Poll,
         now: Time,
     ) -> bool {
-        let used = |part: u32| poll.reads_used.saturating_mul(part) >= poll.reads_per_minute;
-        if !self.awaits_first_read(generation, now)
-            || poll.read_ago.is_some_and(|ago| ago < READS_APART)
-            || poll.reads_per_minute == 0
-            || used(POLLS_UNTIL)
-        {
+        let is_early = poll.read_ago.is_some_and(|ago| ago < READS_APART);
+        if is_early || poll.used() >= 1.0 || !self.awaits_first_read(generation, now) {
             return false;
         }
         let elapsed = now.since(generation.began_at());
         let waited = poll.read_ago.unwrap_or(elapsed.saturating_sub(self.expected_range(generation).from));
-        let is_its_turn = !used(TURNS_UNTIL) && waited >= READS_APART * poll.polled.saturating_sub(1);
-        let price = DEAREST * (f64::from(poll.reads_used * DEAREST_FROM) / f64::from(poll.reads_per_minute)).min(1.0);
+        let is_its_turn = poll.used() < TURNS_UNTIL && waited >= READS_APART * poll.polled.saturating_sub(1);
         is_its_turn
-            || self.chance(generation, experience, poll, now) >= price.max(f64::EPSILON)
+            || self.chance(generation, experience, poll, now) >= poll.price()
             || Self::is_last_call(generation, poll, now)
     }
 
@@ -111,20 +123,18 @@ impl Rules {
         unheard / (unheard + running)
     }
 
-    /// The share of its kind that is done within `elapsed`; less than one.
+    /// The share of its kind that is done within `elapsed`; less than one. As expected when it began, or as learned where that is
+    /// slower: what has been learned in a short time knows only the quick ones.
     fn done_share(&self, generation: &Generation, experience: &Experience, elapsed: Duration) -> f64 {
-        let pace = Kind::of(self, generation).and_then(|kind| experience.paces.get(&kind));
-        if let Some(share) = pace.and_then(|pace| pace.done_share(elapsed)) {
-            return share;
-        }
         let expected = self.expected_range(generation);
-        let (from, to) = (expected.from.as_secs_f64(), expected.to.as_secs_f64());
-        let elapsed = elapsed.as_secs_f64();
-        if elapsed >= to {
-            1.0 - to / elapsed.max(f64::EPSILON) / SLOW_ONE_IN
+        let (from, to, at) = (expected.from.as_secs_f64(), expected.to.as_secs_f64(), elapsed.as_secs_f64());
+        let expected = if elapsed < expected.to {
+            (1.0 - 1.0 / SLOW_ONE_IN) * ((at - from) / (to - from)).max(0.0)
         } else {
-            (1.0 - 1.0 / SLOW_ONE_IN) * ((elapsed - from) / (to - from)).max(0.0)
-        }
+            1.0 - to / at.max(f64::EPSILON) / SLOW_ONE_IN
+        };
+        let pace = Kind::of(self, generation).and_then(|kind| experience.paces.get(&kind));
+        pace.and_then(|pace| pace.done_share(elapsed)).map_or(expected, |learned| learned.min(expected))
     }
 
     /// Whether its client gives up before the first read would come: then one is made before.
@@ -134,7 +144,7 @@ impl Rules {
         let since = now.since(ends - LAST_CALL);
         let is_near = now >= ends - LAST_CALL && now < ends;
         let is_made = poll.read_ago.is_some_and(|ago| ago <= since);
-        let is_calm = poll.reads_used.saturating_mul(LAST_CALL_UNTIL) < poll.reads_per_minute;
+        let is_calm = poll.used() < LAST_CALL_UNTIL;
         is_late && is_near && !is_made && (is_calm || now >= ends - LAST_CALL_LATEST)
     }
 }

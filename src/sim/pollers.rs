@@ -28,6 +28,8 @@ pub struct Pollers {
     pub loss: u8,
     /// Of so many one takes up to twice as long as documented; 0 for none.
     pub slow_one_in: u8,
+    /// Whether polls pull first reads forward.
+    pub pulls: bool,
 }
 
 /// What is bought in a world.
@@ -205,6 +207,9 @@ pub async fn measure_pollers(memory: &mut Memory, world: Pollers) -> Result<Meas
     crate::domain::id::seed(world.seed);
     let mut sim = Sim::new(memory, world.seed, false, Duration::MAX).await?;
     sim.loss = world.loss;
+    if let Some(service) = &mut sim.service {
+        service.polls.enabled = world.pulls;
+    }
     sim.world.inner().slow_one_in = world.slow_one_in;
     let all: Vec<_> = FAMILIES.iter().flat_map(products).collect();
     let o3 = products(&FAMILIES[0]);

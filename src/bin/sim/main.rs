@@ -61,6 +61,9 @@ enum Command {
         /// Of so many one takes up to twice as long as documented; 0 for none.
         #[arg(long, default_value_t = 0)]
         slow_one_in: u8,
+        /// Polls cause no reads: what there is without them.
+        #[arg(long)]
+        without: bool,
     },
     /// Does again and again what every webhook costs before anything is written.
     Repeat {
@@ -81,13 +84,13 @@ fn main() -> ExitCode {
         Command::Seeds { count, from } => seeds(from, count),
         Command::Replay { seed } => replay(seed),
         Command::Repeat { work, times } => pure::repeat(work, times),
-        Command::Pollers { seed, kinds, bought, per_minute, loss, slow_one_in } => {
+        Command::Pollers { seed, kinds, bought, per_minute, loss, slow_one_in, without } => {
             let kinds = match kinds.as_str() {
                 "o3" => Kinds::O3,
                 "families" => Kinds::Families,
                 number => number.parse().map_or(Kinds::All, Kinds::One),
             };
-            pollers(Pollers { seed, kinds, bought, per_minute, loss, slow_one_in })
+            pollers(Pollers { seed, kinds, bought, per_minute, loss, slow_one_in, pulls: !without })
         }
         Command::Table { seed, quick } => match on_this_thread(async |memory| table(memory, seed, quick).await) {
             Ok(()) => ExitCode::SUCCESS,
@@ -157,6 +160,8 @@ async fn table(memory: &mut Memory, seed: u64, quick: bool) -> Result<(), SimErr
         row("the same: without an outcome in the end", measured.unsettled.to_string(), "0");
     }
 
+    polls(memory, seed, row).await?;
+
     let all_at_once = Scenario { seed, at_once: 5_000, later: 0, later_per_minute: 1, loss: 100, slow_one_in: 30 };
     let measured = sim::measure(memory, all_at_once).await?;
     let least = sim::unavoidable(all_at_once.at_once, 0);
@@ -181,6 +186,47 @@ async fn table(memory: &mut Memory, seed: u64, quick: bool) -> Result<(), SimErr
     );
     row("the same: until the backlog is gone", against(measured.backlog, least), "at most 1.1 times");
     row("the same: without an outcome in the end", measured.unsettled.to_string(), "0");
+    Ok(())
+}
+
+/// The worlds of clients that poll as the provider's own does.
+async fn polls(memory: &mut Memory, seed: u64, row: impl Fn(&str, String, &str)) -> Result<(), SimError> {
+    let usual =
+        Pollers { seed, kinds: Kinds::All, bought: 12_000, per_minute: 60, loss: 2, slow_one_in: 0, pulls: true };
+    let few = Pollers { bought: 1_500, per_minute: 5, loss: 100, ..usual };
+    let worlds = [
+        (
+            "clients poll, every family, model and duration, 60 a minute, 2 % of the webhooks lost",
+            "at most 0.10",
+            usual,
+        ),
+        ("the same, O3 video only", "at most 0.10", Pollers { kinds: Kinds::O3, ..usual }),
+        ("clients poll, 5 a minute, all webhooks lost", "none", few),
+    ];
+    for (world, goal, pollers) in worlds {
+        let without = sim::measure_pollers(memory, Pollers { pulls: false, ..pollers }).await?;
+        let measured = sim::measure_pollers(memory, pollers).await?;
+        let reads = format!("{:.3} (without: {:.3})", measured.reads_each(), without.reads_each());
+        row(&format!("{world}: reads for each generation"), reads, goal);
+        let in_time = |heard: &Heard| 100.0 * heard.in_time();
+        let found = format!(
+            "{:.1} % of {} (without: {:.1} %)",
+            in_time(&measured.lost),
+            measured.lost.of,
+            in_time(&without.lost)
+        );
+        row("the same: lost ones heard of before their client gives up", found, "all");
+        let behind =
+            |heard: &Heard| format!("{} s, 95 % within {} s", heard.behind(50).as_secs(), heard.behind(95).as_secs());
+        let median = format!("{} (without: {})", behind(&measured.lost), behind(&without.lost));
+        row("the same: behind the provider in the median", median, "");
+        let worst = measured.kinds.iter().min_by_key(|(_, of)| of.left.first().copied().unwrap_or_default());
+        let worst = worst.map(|(kind, of)| {
+            let left = of.left.first().copied().unwrap_or_default().as_secs();
+            format!("{kind}: {left} s, {:.1} % of {}", in_time(of), of.of)
+        });
+        row("the same: least time left to a client, in the worst kind", worst.unwrap_or_default(), "");
+    }
     Ok(())
 }
 
