@@ -228,11 +228,11 @@ impl<'g> EqualPurchases<'g> {
             text.push_str(&format!(" Of that {} came back or is to come back.", returned.text()));
         }
         if unclear.purchases > 0 {
-            let count = if unclear.purchases == 1 { "One".to_owned() } else { unclear.purchases.to_string() };
-            text.push_str(&format!(
-                " {count} may have been charged: whether it was sold is not known ({}).",
-                unclear.text()
-            ));
+            let subject = match unclear.purchases {
+                1 => "One was maybe sold".to_owned(),
+                count => format!("{count} were maybe sold"),
+            };
+            text.push_str(&format!(" {subject}, and charged {} then; nobody has said so yet.", unclear.text()));
         }
         text
     }
@@ -250,5 +250,123 @@ impl Diagnosis {
     pub fn and_equal(mut self, equal: &EqualPurchases<'_>) -> Self {
         self.answers.push(equal.answer());
         self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::family::FAMILIES;
+    use crate::domain::generation::{Request, Via};
+    use crate::domain::outcome::{Failure, Learned, Source, Verification};
+
+    const T0: Time = Time::from_ms(1_795_428_000_000);
+    const WINDOW: Duration = Duration::from_mins(5);
+    const LEARNED: Learned = Learned { source: Source::Webhook, verification: Verification::Token, recovered: false };
+
+    fn one(n: u8, state: State, micros: Option<i64>) -> Generation {
+        let request = Request { prompt: Some("a boat".to_owned()), ..Request::default() };
+        Generation {
+            state,
+            request,
+            provider_id: ProviderId::parse(&format!("p-{n}")).ok(),
+            price: micros.map(Usd::from_micros),
+            ..Generation::new(GenerationId::from_bytes(&[n; 16]).unwrap(), &FAMILIES[0], Via::Gateway, T0)
+        }
+    }
+
+    fn completed(n: u8, micros: Option<i64>) -> Generation {
+        one(n, State::Completed { at: T0, result_url: "u".to_owned(), learned: LEARNED }, micros)
+    }
+
+    fn unclear(n: u8) -> Generation {
+        Generation { provider_id: None, ..one(n, State::Unconfirmed, None) }
+    }
+
+    /// The answer without the ids, and what it cites: together, beyond one, unknown, maybe.
+    fn said(generation: &Generation, equal: &[Generation]) -> (String, [String; 4]) {
+        let answer = EqualPurchases::of(generation, equal, T0, WINDOW).answer();
+        assert_eq!((answer.question, answer.facts[0].fact), ("Was it charged twice?", "equal_purchases"));
+        let cited = |n: usize| answer.facts[n].value.to_string();
+        let text = equal.iter().fold(answer.text.clone(), |text, other| text.replace(&other.id.to_string(), "gen"));
+        (text, [cited(1), cited(2), cited(3), cited(4)])
+    }
+
+    #[track_caller]
+    fn check(generation: &Generation, equal: &[Generation], text: &str, cited: [&str; 4]) {
+        let (told, facts) = said(generation, equal);
+        assert_eq!((told.as_str(), facts.each_ref().map(String::as_str)), (text, cited));
+    }
+
+    #[test]
+    fn what_equal_purchases_came_to_is_told_to_the_cent() {
+        let failed = |n| one(n, State::Failed { at: T0, error: Failure::default(), learned: LEARNED }, Some(150_000));
+        check(
+            &completed(1, Some(150_000)),
+            &[completed(2, Some(150_000)), failed(3), one(4, State::Prepared, None)],
+            "The same prompt, family, model and length was bought 2 more times within ten minutes: gen (completed, 0.1500 USD), \
+             gen (failed, 0.1500 USD). Together 3 of them were charged 0.4500 USD; that is 0.3000 USD more than one purchase. Of \
+             that 0.1500 USD came back or is to come back.",
+            ["\"0.4500\"", "\"0.3000\"", "0", "0"],
+        );
+    }
+
+    #[test]
+    fn an_unknown_price_is_not_zero_and_what_may_have_been_sold_is_not_added() {
+        check(
+            &completed(1, Some(150_000)),
+            &[completed(2, None), unclear(3)],
+            "The same prompt, family, model and length was bought 2 more times within ten minutes: gen (completed, price unknown), \
+             gen (unconfirmed, price unknown). Together 2 of them were charged 0.1500 USD, and for 1 of them an unknown amount; \
+             that is at least 0.1500 USD more than one purchase. One was maybe sold, and charged an \
+             unknown amount then; nobody has said so yet.",
+            ["\"0.1500\"", "\"0.1500\"", "1", "1"],
+        );
+        check(
+            &unclear(1),
+            &[unclear(2)],
+            "The same prompt, family, model and length was bought once more within ten minutes: gen (unconfirmed, price unknown). 2 \
+             were maybe sold, and charged an unknown amount then; nobody has said so yet.",
+            ["null", "null", "0", "2"],
+        );
+        check(
+            &completed(1, None),
+            &[completed(2, None)],
+            "The same prompt, family, model and length was bought once more within ten minutes: gen (completed, price unknown). \
+             Together 2 of them were charged an unknown amount.",
+            ["null", "null", "2", "0"],
+        );
+    }
+
+    #[test]
+    fn what_was_refused_or_never_sent_is_no_purchase() {
+        let rejected = one(2, State::Rejected { at: T0, error: Failure::default() }, None);
+        let (text, cited) = said(&completed(1, Some(150_000)), &[rejected.clone(), one(3, State::Prepared, None)]);
+        assert!(text.starts_with("No. "), "{text}");
+        assert_eq!(cited, ["\"0.1500\"", "null", "0", "0"]);
+        let (text, cited) = said(&rejected, &[completed(1, Some(150_000))]);
+        assert!(text.starts_with("It was not bought"), "{text}");
+        assert_eq!(cited[0], "\"0.1500\"");
+        // Lost without an id: whether it was ever sold nobody knows.
+        let lost = Generation { provider_id: None, ..one(4, State::Lost { at: T0 }, None) };
+        assert_eq!(said(&completed(1, Some(150_000)), &[lost]).1[3], "1");
+    }
+
+    #[test]
+    fn where_the_prompt_is_not_known_nothing_can_be_told() {
+        let mut unknown = completed(1, Some(150_000));
+        unknown.request.prompt = None;
+        let (text, _) = said(&unknown, &[]);
+        assert!(text.starts_with("Its prompt is not on record"), "{text}");
+    }
+
+    #[test]
+    fn many_are_counted_and_a_few_named() {
+        let equal: Vec<_> = (2..10).map(|n| completed(n, Some(150_000))).collect();
+        let (text, cited) = said(&completed(1, Some(150_000)), &equal);
+        assert!(text.contains(", and 3 more.") && text.contains("8 more times"), "{text}");
+        assert_eq!(cited[..2], ["\"1.3500\"", "\"1.2000\""]);
+        let answer = EqualPurchases::of(&equal[0], &equal[1..], T0, WINDOW).answer();
+        assert_eq!(answer.facts[0].value.as_array().unwrap().len(), 7);
     }
 }

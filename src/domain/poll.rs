@@ -148,3 +148,160 @@ impl Rules {
         is_late && is_near && !is_made && (is_calm || now >= ends - LAST_CALL_LATEST)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::decision::tests::rules;
+    use crate::domain::decision::{Answer, Fact};
+    use crate::domain::family::FAMILIES;
+    use crate::domain::generation::{Attention, Request, Via, Watch};
+    use crate::domain::id::{GenerationId, ProviderId};
+    use crate::domain::notice::{Notice, Word};
+    use crate::domain::outcome::Outcome;
+    use crate::domain::pace::Pace;
+    use crate::domain::schedule::Confirm;
+
+    const BOUGHT: Time = Time::from_ms(1_795_428_000_000);
+    const ALONE: Poll = Poll { read_ago: None, polled: 1, reads_used: 0, reads_per_minute: 48 };
+
+    fn after(seconds: u64) -> Time {
+        BOUGHT + Duration::from_secs(seconds)
+    }
+
+    fn sold(family: &str, model: &str, seconds: Option<u32>) -> Generation {
+        let family = Family::of(family).unwrap();
+        let request = Request { model: Some(model.to_owned()), duration_seconds: seconds, prompt: None };
+        let new = Generation {
+            state: State::Processing,
+            provider_id: ProviderId::parse("p-1").ok(),
+            submitted_at: Some(BOUGHT),
+            request,
+            ..Generation::new(GenerationId::fresh(BOUGHT), family, Via::Gateway, BOUGHT)
+        };
+        rules(Confirm::Untrusted).decide(&new, &Fact::TimePassed, &Experience::default(), BOUGHT).generation
+    }
+
+    /// Five seconds in standard: 120 to 180 s, asked about first after 210.
+    fn o3() -> Generation {
+        sold(FAMILIES[0].path, "kling_o3", Some(5))
+    }
+
+    fn pulls(generation: &Generation, experience: &Experience, poll: &Poll, seconds: u64) -> bool {
+        rules(Confirm::Untrusted).is_worth_a_read(generation, experience, poll, after(seconds))
+    }
+
+    /// Two in a hundred webhooks get lost.
+    fn usual() -> Experience {
+        let recent = (0..256).map(|n| n % 50 > 0);
+        let trust = |family: &Family| (family.path.to_owned(), Trust::stored((250, 6, 0), recent.clone(), []));
+        Experience { trusts: FAMILIES.iter().map(trust).collect(), ..Experience::default() }
+    }
+
+    #[test]
+    fn one_that_polls_alone_is_read_from_the_shortest_time_on_every_fifteen_seconds() {
+        let ago = |seconds| Poll { read_ago: Some(Duration::from_secs(seconds)), reads_used: 3, ..ALONE };
+        for experience in [Experience::default(), usual()] {
+            assert_eq!([119, 120, 209].map(|at| pulls(&o3(), &experience, &ALONE, at)), [false, true, true]);
+            assert_eq!([14, 15, 60].map(|seconds| pulls(&o3(), &experience, &ago(seconds), 180)), [false, true, true]);
+        }
+        assert!(!pulls(&o3(), &usual(), &ALONE, 210), "it is due anyway");
+    }
+
+    #[test]
+    fn several_take_turns() {
+        let among = |polled, reads_used| Poll { polled, reads_used, ..ALONE };
+        // 20 seconds after the shortest time it is the turn of the second, not of the third.
+        assert!(pulls(&o3(), &usual(), &among(2, 7), 140));
+        assert!(!pulls(&o3(), &usual(), &among(3, 7), 140));
+        assert!(pulls(&o3(), &usual(), &among(3, 7), 150));
+        assert!(!pulls(&o3(), &usual(), &among(2, 8), 140), "a sixth of the budget is used");
+    }
+
+    #[test]
+    fn the_more_of_the_budget_is_used_the_likelier_it_has_to_be_there() {
+        let crowd = |reads_used| Poll { polled: 300, reads_used, ..ALONE };
+        let from = |reads_used| (120..210).find(|at| pulls(&o3(), &usual(), &crowd(reads_used), *at));
+        // Past its expected time it is about as likely that its webhook is lost as that it is slow.
+        assert_eq!(
+            [0, 1, 2, 3, 4, 5, 24, 48].map(from),
+            [121, 172, 177, 179, 180, 180, 0, 0].map(|at| (at > 0).then_some(at))
+        );
+        let none_arrive = Trust::stored((0, 256, 0), [false; 256], []);
+        let lost = Experience { trusts: [(FAMILIES[0].path.to_owned(), none_arrive)].into(), ..usual() };
+        let from = |reads_used| (120..210).find(|at| pulls(&o3(), &lost, &crowd(reads_used), *at));
+        assert_eq!([0, 4, 14, 24].map(from), [Some(121), Some(151), Some(167), None]);
+    }
+
+    #[test]
+    fn what_ran_when_it_was_last_read_is_less_likely_to_be_there() {
+        let crowd =
+            |ago: Option<u64>| Poll { polled: 300, reads_used: 3, read_ago: ago.map(Duration::from_secs), ..ALONE };
+        assert!(pulls(&o3(), &usual(), &crowd(None), 185));
+        assert!(!pulls(&o3(), &usual(), &crowd(Some(15)), 195));
+    }
+
+    #[test]
+    fn one_that_is_slower_than_the_table_says_is_waited_for() {
+        let crowd = Poll { polled: 300, reads_used: 3, ..ALONE };
+        let kind = Kind::of(&rules(Confirm::Untrusted), &o3()).unwrap();
+        let learned = |ms| Experience { paces: [(kind.clone(), Pace::stored(200, [ms; 200]))].into(), ..usual() };
+        assert!(!pulls(&o3(), &learned(200_000), &crowd, 185));
+        assert!(pulls(&o3(), &learned(150_000), &crowd, 185));
+    }
+
+    #[test]
+    fn before_its_clients_patience_ends_one_read_is_made() {
+        let crowd = |reads_used, ago: Option<u64>| Poll {
+            polled: 300,
+            reads_used,
+            read_ago: ago.map(Duration::from_secs),
+            ..ALONE
+        };
+        let slow = sold(FAMILIES[0].path, "kling_o3_pro", Some(15));
+        let at = |generation: &Generation, poll: Poll, seconds| pulls(generation, &usual(), &poll, seconds);
+        assert_eq!([539, 540, 599, 600].map(|seconds| at(&slow, crowd(5, None), seconds)), [false, true, true, false]);
+        assert_eq!([564, 565].map(|seconds| at(&slow, crowd(40, None), seconds)), [false, true]);
+        assert!(!at(&slow, crowd(48, None), 590), "nothing is left");
+        assert!(!at(&slow, crowd(5, Some(20)), 570), "it was made");
+        assert!(at(&slow, crowd(5, Some(31)), 570), "that one was before");
+        // Whose first read comes in time needs none.
+        let soon = sold(FAMILIES[0].path, "kling_o3", Some(15));
+        assert!(!at(&soon, crowd(5, None), 419));
+        for (family, model, last) in
+            [("veo", "veo", 540), ("kling/o1-video", "kling_o1_video", 540), ("sora", "sora", 540)]
+        {
+            let wide = sold(family, model, None);
+            assert_eq!([last - 1, last].map(|seconds| at(&wide, crowd(5, None), seconds)), [false, true], "{family}");
+        }
+        // Pictures are waited for half as long.
+        let mut picture = sold("chatgpt-images", "chatgpt_images", None);
+        picture.watch.check_at = Some(after(330));
+        picture.expected_by = Some(after(300));
+        assert_eq!([239, 240].map(|seconds| at(&picture, crowd(5, None), seconds)), [false, true]);
+    }
+
+    #[test]
+    fn only_a_first_read_that_is_still_to_come_is_pulled_forward() {
+        let watch = o3().watch;
+        let watched = |watch: Watch| Generation { watch, ..o3() };
+        let url = || "https://x/v.mp4".to_owned();
+        let told = Fact::Answer(Answer::Known(Notice {
+            provider_id: ProviderId::parse("p-1").unwrap(),
+            word: Word::Outcome(Outcome::Completed { result_url: url() }),
+        }));
+        let done = rules(Confirm::Untrusted).decide(&o3(), &told, &usual(), after(130)).generation;
+        for other in [
+            watched(Watch { running_streak: 1, ..watch.clone() }),
+            watched(Watch { not_found_streak: 1, ..watch.clone() }),
+            watched(Watch { error_streak: 1, ..watch.clone() }),
+            watched(Watch { check_at: None, ..watch }),
+            Generation { attention: Some(Attention::Conflict), ..o3() },
+            Generation { claim: Some(Outcome::Completed { result_url: url() }), ..o3() },
+            Generation { state: State::Submitting, ..o3() },
+            done,
+        ] {
+            assert!(!pulls(&other, &usual(), &ALONE, 150), "{other:?}");
+        }
+    }
+}
