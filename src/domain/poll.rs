@@ -37,10 +37,10 @@ const DEAREST: (f64, f64) = (1.0 / 2.0, 1.0);
 /// Reads that nothing but a turn speaks for are made while less of the budget is used.
 const TURNS_UNTIL: f64 = 1.0 / 6.0;
 /// A client is told of what is there so long before its patience ends, or later while more than this part of the budget is used.
-const LAST_CALL: Duration = Duration::from_mins(1);
-const LAST_CALL_UNTIL: f64 = 1.0 / 8.0;
+const LAST_CALL: Duration = Duration::from_secs(75);
+const LAST_CALL_UNTIL: f64 = 1.0 / 6.0;
 /// The last polls that can still bring an answer in time.
-const LAST_CALL_LATEST: Duration = Duration::from_secs(35);
+const LAST_CALL_LATEST: Duration = Duration::from_secs(50);
 
 impl Poll {
     /// The part of the budget that is used.
@@ -81,7 +81,7 @@ fn real(count: usize) -> f64 {
 
 impl Rules {
     /// Whether a poll could cause a read now: it runs, its shortest time is over, and its first read is still to come.
-    pub fn awaits_first_read(&self, generation: &Generation, now: Time) -> bool {
+    pub fn expects_first_read(&self, generation: &Generation, now: Time) -> bool {
         let watch = &generation.watch;
         let unasked = (watch.running_streak, watch.not_found_streak, watch.error_streak) == (0, 0, 0);
         let doubted = generation.claim.is_some() || generation.attention.is_some();
@@ -101,7 +101,7 @@ impl Rules {
         now: Time,
     ) -> bool {
         let is_early = poll.read_ago.is_some_and(|ago| ago < READS_APART);
-        if is_early || poll.used() >= 1.0 || !self.awaits_first_read(generation, now) {
+        if is_early || poll.used() >= 1.0 || !self.expects_first_read(generation, now) {
             return false;
         }
         let elapsed = now.since(generation.began_at());

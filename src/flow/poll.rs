@@ -81,7 +81,7 @@ impl Polls {
     /// [`StoreError`] when that was not kept.
     pub async fn pull(&self, generation: &Generation) -> Result<bool, StoreError> {
         let now = self.clock.now();
-        if !self.enabled || !self.rules.awaits_first_read(generation, now) || !self.budget.wait().is_zero() {
+        if !self.enabled || !self.rules.expects_first_read(generation, now) || !self.budget.wait().is_zero() {
             return Ok(false);
         }
         let at = self.clock.monotonic();

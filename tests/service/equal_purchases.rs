@@ -53,7 +53,7 @@ async fn equal_purchases_are_told_with_their_sum_and_listed() {
     assert_eq!(evidence["equal_purchases"][0]["generation_id"], two.provider_id.as_str());
     assert_eq!(doubled(&world, "").await, [three.id.clone(), two.id.clone(), one.id.clone()]);
     assert_eq!(doubled(&world, "&order=asc&credits=delivered").await, [one.id]);
-    world.get("/v1/generations?doubled=perhaps").await.problem(422, "INVALID_PARAMETER");
+    world.get("/v1/generations?doubled=perhaps").await.problem(400, "INVALID_QUERY");
 }
 
 #[tokio::test]
