@@ -194,48 +194,58 @@ impl<'g> EqualPurchases<'g> {
                     often its webhook comes, it is charged once."
                 .to_owned();
         }
-        let mut text = match self.others.len() {
-            1 => "The same prompt, family, model and length was bought once more within ten minutes: ".to_owned(),
-            more => {
-                format!("The same prompt, family, model and length was bought {more} more times within ten minutes: ")
-            }
+        let sentences = [Some(self.bought_again()), together(certain), self.came_back(), maybe(unclear)];
+        sentences.into_iter().flatten().collect::<Vec<_>>().join(" ")
+    }
+
+    /// What was bought again, by name.
+    fn bought_again(&self) -> String {
+        let how_often = match self.others.len() {
+            1 => "once more".to_owned(),
+            more => format!("{more} more times"),
         };
         let named: Vec<_> = self.others.iter().take(NAMED_MAX).map(|(_, other)| named(other)).collect();
-        text.push_str(&named.join(", "));
-        match self.others.len().saturating_sub(NAMED_MAX) {
-            0 => text.push('.'),
-            more => text.push_str(&format!(", and {more} more.")),
-        }
-        if self.is_cut {
-            text.push_str(&format!(" Only {COUNTED_MAX} of them are counted."));
-        }
-        match (certain.purchases, certain.beyond_one()) {
-            (0, _) => {}
-            (1, _) => text.push_str(&format!(" One of them was charged for certain: {}.", certain.text())),
-            (count, beyond) => {
-                text.push_str(&format!(" Together {count} of them were charged {}", certain.text()));
-                match beyond {
-                    None => text.push('.'),
-                    Some(beyond) if certain.unknown > 0 => {
-                        text.push_str(&format!("; that is at least {beyond} USD more than one purchase."));
-                    }
-                    Some(beyond) => text.push_str(&format!("; that is {beyond} USD more than one purchase.")),
-                }
-            }
-        }
-        let returned = self.returned();
-        if returned.purchases > 0 {
-            text.push_str(&format!(" Of that {} came back or is to come back.", returned.text()));
-        }
-        if unclear.purchases > 0 {
-            let subject = match unclear.purchases {
-                1 => "One was maybe sold".to_owned(),
-                count => format!("{count} were maybe sold"),
-            };
-            text.push_str(&format!(" {subject}, and charged {} then; nobody has said so yet.", unclear.text()));
-        }
-        text
+        let rest = match self.others.len().saturating_sub(NAMED_MAX) {
+            0 => String::new(),
+            more => format!(", and {more} more"),
+        };
+        let cut = if self.is_cut { format!(" Only {COUNTED_MAX} of them are counted.") } else { String::new() };
+        let named = named.join(", ");
+        format!(
+            "The same prompt, family, model and length was bought {how_often} within ten minutes: {named}{rest}.{cut}"
+        )
     }
+
+    fn came_back(&self) -> Option<String> {
+        let returned = self.returned();
+        (returned.purchases > 0).then(|| format!("Of that {} came back or is to come back.", returned.text()))
+    }
+}
+
+/// What was charged for certain.
+fn together(certain: Sum) -> Option<String> {
+    let charged = certain.text();
+    match (certain.purchases, certain.beyond_one()) {
+        (0, _) => None,
+        (1, _) => Some(format!("One of them was charged for certain: {charged}.")),
+        (count, None) => Some(format!("Together {count} of them were charged {charged}.")),
+        (count, Some(beyond)) => {
+            let at_least = if certain.unknown > 0 { "at least " } else { "" };
+            Some(format!(
+                "Together {count} of them were charged {charged}; that is {at_least}{beyond} USD more than one purchase."
+            ))
+        }
+    }
+}
+
+/// What may have been.
+fn maybe(unclear: Sum) -> Option<String> {
+    let subject = match unclear.purchases {
+        0 => return None,
+        1 => "One was maybe sold".to_owned(),
+        count => format!("{count} were maybe sold"),
+    };
+    Some(format!("{subject}, and charged {} then; nobody has said so yet.", unclear.text()))
 }
 
 /// `gen_... (completed, 0.1500 USD)`.
