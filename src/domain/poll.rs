@@ -37,7 +37,7 @@ const DEAREST: (f64, f64) = (1.0 / 2.0, 1.0);
 /// Reads that nothing but a turn speaks for are made while less of the budget is used.
 const TURNS_UNTIL: f64 = 1.0 / 6.0;
 /// A client is told of what is there so long before its patience ends, or later while more than this part of the budget is used.
-const LAST_CALL: Duration = Duration::from_secs(75);
+const LAST_CALL: Duration = Duration::from_mins(1);
 const LAST_CALL_UNTIL: f64 = 1.0 / 6.0;
 /// The last polls that can still bring an answer in time.
 const LAST_CALL_LATEST: Duration = Duration::from_secs(50);
@@ -261,7 +261,7 @@ mod tests {
         let slow = sold(FAMILIES[0].path, "kling_o3_pro", Some(15));
         let at = |generation: &Generation, poll: Poll, seconds| pulls(generation, &usual(), &poll, seconds);
         assert_eq!([539, 540, 599, 600].map(|seconds| at(&slow, crowd(5, None), seconds)), [false, true, true, false]);
-        assert_eq!([564, 565].map(|seconds| at(&slow, crowd(40, None), seconds)), [false, true]);
+        assert_eq!([549, 550].map(|seconds| at(&slow, crowd(40, None), seconds)), [false, true]);
         assert!(!at(&slow, crowd(48, None), 590), "nothing is left");
         assert!(!at(&slow, crowd(5, Some(20)), 570), "it was made");
         assert!(at(&slow, crowd(5, Some(31)), 570), "that one was before");
