@@ -18,6 +18,7 @@ use crate::flow::adopt::Adopter;
 use crate::flow::balance::BalanceReader;
 use crate::flow::gateway::{Gateway, HeldRepeats};
 use crate::flow::intake::Intake;
+use crate::flow::poll::{Polls, Seen};
 use crate::flow::reconcile::{Asks, Reconciler};
 use crate::http::server::{self, Limits};
 use crate::http::{self, Api, ApiKeys, AppState, Counter, Crowds, Everything, Gate, Parts, Places, Probe};
@@ -146,9 +147,11 @@ impl App {
             clock,
             stop: stop.clone(),
         };
+        let polls = polls(config, &api, &budget);
         let state = Arc::new(Everything {
             intake: intake(config, &api),
-            counter: counter(config, tasks.clone(), provider, Arc::clone(&budget), &api),
+            counter: counter(config, tasks.clone(), provider, &polls, &api),
+            polls,
             api,
             gate: gate(config),
             asks,
@@ -251,7 +254,18 @@ async fn dispatch(tasks: &Tasks, config: &Config, api: &Api) -> Result<(), Build
     Ok(())
 }
 
-fn counter(config: &Config, tasks: Tasks, provider: Arc<dyn Provider>, budget: Arc<Budget>, api: &Api) -> Counter {
+fn polls(config: &Config, api: &Api, budget: &Arc<Budget>) -> Polls {
+    Polls {
+        store: api.store.clone(),
+        rules: Arc::clone(&api.rules),
+        budget: Arc::clone(budget),
+        clock: Arc::clone(&api.clock),
+        enabled: config.reconcile.enabled,
+        seen: Seen::default(),
+    }
+}
+
+fn counter(config: &Config, tasks: Tasks, provider: Arc<dyn Provider>, polls: &Polls, api: &Api) -> Counter {
     let gateway = Gateway {
         store: api.store.clone(),
         provider: Arc::clone(&provider),
@@ -267,12 +281,20 @@ fn counter(config: &Config, tasks: Tasks, provider: Arc<dyn Provider>, budget: A
         store: api.store.clone(),
         provider: Arc::clone(&provider),
         rules: Arc::clone(&api.rules),
-        budget: Arc::clone(&budget),
+        budget: Arc::clone(&polls.budget),
         clock: Arc::clone(&api.clock),
         unknown: Arc::default(),
     };
-    let balance = BalanceReader::new(provider, budget, Arc::clone(&api.clock));
-    Counter::new(gateway, adopter, balance, tasks, bytes(config.gateway.max_body), config.gateway.repeat_wait.0)
+    let balance = BalanceReader::new(provider, Arc::clone(&polls.budget), Arc::clone(&api.clock));
+    Counter::new(
+        gateway,
+        adopter,
+        balance,
+        polls.clone(),
+        tasks,
+        bytes(config.gateway.max_body),
+        config.gateway.repeat_wait.0,
+    )
 }
 
 fn bytes(size: bytesize::ByteSize) -> usize {

@@ -74,6 +74,9 @@ struct Filters {
     /// How the outcome was learned; may repeat
     #[arg(long, value_parser = ["webhook", "check", "gateway"])]
     source: Vec<String>,
+    /// Only those of which an equal purchase was made within ten minutes
+    #[arg(long)]
+    doubled: bool,
     /// A time like 2026-11-23T10:00:00Z, or how long ago, like 24h
     #[arg(long, value_name = "TIME", value_parser = moment)]
     created_after: Option<Time>,
@@ -118,7 +121,8 @@ impl Filters {
             lists.iter().flat_map(|(name, values)| values.iter().map(|value| ((*name).to_owned(), value.clone())));
         let timed = bounds.iter().filter_map(|(name, time)| Some(((*name).to_owned(), time.as_ref()?.to_string())));
         let labels = self.metadata.iter().map(|(key, value)| (format!("metadata[{key}]"), value.clone()));
-        listed.chain(timed).chain(labels).collect()
+        let doubled = self.doubled.then(|| ("doubled".to_owned(), "true".to_owned()));
+        listed.chain(timed).chain(labels).chain(doubled).collect()
     }
 }
 

@@ -13,6 +13,7 @@ use utoipa::ToSchema;
 
 use super::credits::CreditState;
 use super::delivery_headers::{DeliveryHeaders, Signature};
+use super::equal_purchases::EqualPurchase;
 use super::generation::{Attention, Generation, Status};
 use super::id::{CheckId, DeliveryId, GenerationId, ProviderId};
 use super::money::Usd;
@@ -186,6 +187,8 @@ pub struct Evidence {
     pub generation: Subject,
     /// How it was bought, where that passed through us.
     pub purchase: Option<Submitted>,
+    /// The same bought again within ten minutes, oldest first.
+    pub equal_purchases: Vec<EqualPurchase>,
     /// The webhooks, oldest first.
     pub deliveries: Vec<Delivered>,
     /// The status answers, oldest first.
@@ -223,6 +226,20 @@ impl Evidence {
                 purchase.said.as_deref().unwrap_or("nothing yet"),
             )?;
             block(page, purchase.answer.as_ref())?;
+        }
+        if !self.equal_purchases.is_empty() {
+            writeln!(page, "\n## Equal purchases within ten minutes: {}\n", self.equal_purchases.len())?;
+            writeln!(
+                page,
+                "| our id | generation_id | status | price | credits | bought |\n|---|---|---|---|---|---|"
+            )?;
+        }
+        for EqualPurchase { id, generation_id, status, price, credits, bought_at } in &self.equal_purchases {
+            let text = |value: Option<String>| cell(&value.unwrap_or_else(|| "unknown".to_owned()));
+            let name = text(generation_id.as_ref().map(ToString::to_string));
+            let price = text(price.map(|price| format!("{price} USD")));
+            let (status, credits) = (status.as_str(), credits.as_str());
+            writeln!(page, "| {id} | {name} | {status} | {price} | {credits} | {bought_at} |")?;
         }
         writeln!(page, "\n## Webhooks received: {}", self.deliveries.len())?;
         for delivery in &self.deliveries {
@@ -360,6 +377,14 @@ mod tests {
                 said: None,
                 answer: Some(Message::whole(b"{}".to_vec())),
             }),
+            equal_purchases: vec![EqualPurchase {
+                id: GenerationId::from_bytes(&[7; 16]).unwrap(),
+                generation_id: None,
+                status: Status::Unconfirmed,
+                price: None,
+                credits: CreditState::AtRisk,
+                bought_at: at(30),
+            }],
             deliveries: vec![Delivered {
                 id: DeliveryId::fresh(at(0)),
                 received_at: at(200),
@@ -384,13 +409,16 @@ mod tests {
     fn the_page_tells_everything_that_is_known() {
         let evidence = failed();
         let (id, answer) = (evidence.generation.id, hex::encode(Sha256::digest(b"{}")));
+        let equal = evidence.equal_purchases[0].id;
         let expected = format!(
             "# Generation p-1\n\nIt failed.\n\n| | |\n|---|---|\n| generation_id | p-1 |\n| our id | {id} |\n| family | kling/o3-video |\n\
              | model | kling_o3 |\n| duration | 5 s |\n| price | 0.1500 USD |\n| status | failed |\n| credits | at_risk |\n\
              | submitted | 2026-11-23T10:00:00Z |\n| expected by | 2026-11-23T10:03:00Z |\n| settled | never |\n\
              | attention | conflict |\n| result | https://cdn.example/v.mp4 |\n| error code | TIMEOUT |\n| error text | too \\| slow |\n\
              | learned by | webhook |\n\n## Purchase\n\nSent 2026-11-23T10:00:00Z, 3 bytes, SHA-256 `ab`. Answered \
-             2026-11-23T10:00:01Z: HTTP 201, nothing yet.\n\n2 bytes, SHA-256 `{answer}`\n\n```\n{{}}\n```\n\n## Webhooks received: 1\n\n\
+             2026-11-23T10:00:01Z: HTTP 201, nothing yet.\n\n2 bytes, SHA-256 `{answer}`\n\n```\n{{}}\n```\n\n## Equal purchases within ten minutes: 1\n\n\
+             | our id | generation_id | status | price | credits | bought |\n|---|---|---|---|---|---|\n\
+             | {equal} | unknown | unconfirmed | unknown | at_risk | 2026-11-23T10:00:30Z |\n\n## Webhooks received: 1\n\n\
              ### 2026-11-23T10:03:20Z unreadable (no JSON)\n\nSignature: verified\n\n| header | value |\n|---|---|\n| x-a | b\\|c |\n\n0 bytes, SHA-256 `cd`\n\n## Status answers: 1\n\n\
              ### 2026-11-23T10:05:00Z no answer\n\nPut together 2026-11-23T10:15:00Z by recoup. All times are UTC.\n"
         );

@@ -55,6 +55,24 @@ impl Pace {
         quantile(self.present(), percent)
     }
 
+    /// The share that took no longer than `elapsed`; `None` before enough is known. Less than one: something always takes longer.
+    pub fn done_share(&self, elapsed: Duration) -> Option<f64> {
+        if self.times_ms.len() < KNOWN_MIN {
+            return None;
+        }
+        let elapsed_ms = u32::try_from(elapsed.as_millis()).unwrap_or(u32::MAX);
+        let (mut of, mut done, mut longest_ms) = (1_u32, 0_u32, 1_u32);
+        for took_ms in self.present() {
+            of += 1;
+            done += u32::from(took_ms <= elapsed_ms);
+            longest_ms = longest_ms.max(took_ms);
+        }
+        // Past the longest of them: how much longer one may take falls off with the time it takes.
+        let beyond = (f64::from(longest_ms) / f64::from(elapsed_ms.max(1))).min(1.0);
+        let left = f64::from(of - done) / f64::from(of);
+        Some(1.0 - if done + 1 == of { left * beyond } else { left })
+    }
+
     /// The times that tell the present pace.
     fn present(&self) -> impl Iterator<Item = u32> {
         let rest = self.times_ms.len().saturating_sub(LATEST);

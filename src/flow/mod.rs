@@ -7,4 +7,5 @@ pub mod balance;
 pub mod gateway;
 pub mod intake;
 mod lists;
+pub mod poll;
 pub mod reconcile;

@@ -16,6 +16,7 @@ use super::parameter::{Asked, Form, OfGeneration, Parameter, Parameters};
 use super::problem::Problem;
 use super::{Api, AppState};
 use crate::domain::diagnosis::Diagnosis;
+use crate::domain::equal_purchases::EqualPurchases;
 use crate::domain::evidence::Evidence;
 use crate::domain::shown::Shown;
 use crate::domain::time::Time;
@@ -30,7 +31,7 @@ struct DiagnosisView {
     generation: Shown,
 }
 
-/// What happened to a generation, in words: why it failed, whether it is slow, where the money is, what to do.
+/// What happened to a generation, in words: why it failed, whether it is slow, where the money is, whether it was bought twice, what to do.
 #[utoipa::path(get, path = "/v1/generations/{id}/diagnosis", tag = "generations", operation_id = "diagnose_generation", security(("key" = ["read"])),
     params(OfGeneration),
     responses((status = 200, description = "The answers, each with the facts it rests on.", body = DiagnosisView), Reading))]
@@ -43,7 +44,9 @@ async fn diagnosis(
     query.end()?;
     let generation = api.find(&id).await?;
     let at = api.clock.now();
-    let diagnosis = api.rules.diagnose(&generation, at);
+    let equal = api.store.equal_generations(&generation).await?;
+    let equal = EqualPurchases::of(&generation, &equal, at, api.rules.refund_window);
+    let diagnosis = api.rules.diagnose(&generation, at).and_equal(&equal);
     Ok(Json(DiagnosisView { at, diagnosis, generation: api.view(generation) }))
 }
 

@@ -27,6 +27,7 @@ use crate::domain::outcome::Source;
 use crate::domain::pass_through;
 use crate::domain::shown::Shown;
 use crate::domain::time::Time;
+use crate::flow::poll::Polls;
 use crate::flow::reconcile::Asks;
 use crate::store::{CheckRecord, Entry, Filter, Order, Paging, Refund};
 
@@ -55,6 +56,11 @@ const FILTERS: &[Parameter] = &[
     Parameter { name: "family", about: "Of one of these families.", form: Form::Words(families) },
     Parameter { name: "model", about: "Of one of these models.", form: Form::Texts },
     Parameter { name: "source", about: "Whose outcome was learned so.", form: Form::Words(sources) },
+    Parameter {
+        name: "doubled",
+        about: "`true`: only those of which an equal purchase (the same prompt, family, model and length) was made within ten minutes.",
+        form: Form::Word(&["false", "true"]),
+    },
     Parameter { name: "created_after", about: "Known here since then.", form: Form::Time },
     Parameter { name: "created_before", about: "Known here before then.", form: Form::Time },
     Parameter { name: "metadata", about: "With these labels: `metadata[key]=value`.", form: Form::Labels },
@@ -202,6 +208,7 @@ pub(super) fn filter(query: &mut Query) -> Result<Filter, Problem> {
         models: query.all("model"),
         refused_at_submission: sources.contains(&None),
         sources: sources.into_iter().flatten().collect(),
+        doubled: doubled(query)?,
         created_after: query.time("created_after")?,
         created_before: query.time("created_before")?,
         metadata: BTreeMap::new(),
@@ -217,6 +224,14 @@ pub(super) fn filter(query: &mut Query) -> Result<Filter, Problem> {
         }
     }
     Ok(filter)
+}
+
+fn doubled(query: &mut Query) -> Result<bool, Problem> {
+    match query.one("doubled")?.as_deref() {
+        None | Some("false") => Ok(false),
+        Some("true") => Ok(true),
+        Some(other) => Err(invalid_parameter("doubled", format!("{other:?} is not allowed; it must be true or false"))),
+    }
 }
 
 /// `order`, `limit` and `cursor`.
@@ -239,11 +254,14 @@ pub(super) fn paging(query: &mut Query) -> Result<Paging, Problem> {
 }
 
 /// One generation; with `wait` as soon as it is final.
+///
+/// Asking counts as a poll: after the shortest usual time it may pull the first read of the provider's status forward.
 #[utoipa::path(get, path = "/v1/generations/{id}", tag = "generations", operation_id = "get_generation", security(("key" = ["read"])),
     params(OfGeneration, Asked<OfOne>),
     responses((status = 200, description = "The generation.", body = Shown), Reading))]
 pub(super) async fn one(
     State(api): State<Api>,
+    State(polls): State<Polls>,
     MayRead(_caller): MayRead,
     place: Place,
     Named(id): Named,
@@ -252,6 +270,7 @@ pub(super) async fn one(
     let wait = query.number("wait", 0..=WAIT_SECONDS_MAX)?.unwrap_or(0);
     query.end()?;
     let mut generation = api.find(&id).await?;
+    polls.note(&generation).await;
     if wait == 0 || generation.state.settled_at().is_some() {
         return Ok(Json(api.view_whole(generation).await?));
     }

@@ -55,6 +55,7 @@ use crate::clock::Clock;
 use crate::domain::callback::CallbackKeys;
 use crate::domain::schedule::Rules;
 use crate::flow::intake::Intake;
+use crate::flow::poll::Polls;
 use crate::flow::reconcile::Asks;
 use crate::planted;
 use crate::provider::budget::Budget;
@@ -121,6 +122,8 @@ pub struct Everything {
     pub counter: Counter,
     /// People's requests for a read.
     pub asks: Asks,
+    /// Clients that poll.
+    pub polls: Polls,
     /// Who may call.
     pub api_keys: ApiKeys,
     /// What is looked at.
@@ -144,6 +147,7 @@ parts_of_the_state! {
     Intake = intake,
     Counter = counter,
     Asks = asks,
+    Polls = polls,
     ApiKeys = api_keys,
     Parts = parts,
 }

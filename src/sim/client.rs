@@ -9,6 +9,7 @@ use tokio::sync::oneshot;
 
 use super::SimError;
 use super::machine::{APART, Event, Sim};
+use super::pollers::Product;
 use super::service::PUBLIC_URL;
 use super::world::{Counter, fate};
 use crate::clock::Clock;
@@ -47,14 +48,25 @@ impl Sim<'_> {
         } else {
             &FAMILIES[0]
         };
-        let before = {
-            let mut inner = self.world.inner();
-            (inner.counter, inner.plan) = (counter, plan);
-            inner.sold.len()
-        };
+        let asked = asked.map(|(model, seconds)| (model, Some(seconds)));
+        (self.world.inner().counter, self.world.inner().plan) = (counter, plan);
+        self.purchase(at, wanted(family, &prompt, asked, key.as_ref()), key).await
+    }
+
+    /// A client buys a product in a world in which nothing goes wrong, and polls for it.
+    pub(super) async fn order(&mut self, at: Duration, prompt: String, product: Product) -> Result<(), SimError> {
+        let plan = fate(&mut self.chance, self.loss, false);
+        (self.world.inner().counter, self.world.inner().plan) = (Counter::Sells, plan);
+        self.polling = true;
+        let asked = Some((product.model, product.seconds));
+        self.purchase(at, wanted(product.family, &prompt, asked, None), None).await
+    }
+
+    async fn purchase(&mut self, at: Duration, wanted: Wanted, key: Option<String>) -> Result<(), SimError> {
+        let before = self.world.inner().sold.len();
         let Some(service) = &self.service else { return Ok(()) };
         let (caller, answer) = oneshot::channel();
-        let purchase = service.gateway.clone().purchase(wanted(family, &prompt, asked, key.as_ref()), caller);
+        let purchase = service.gateway.clone().purchase(wanted, caller);
         let died = tokio::select! {
             biased;
             () = purchase => false,
@@ -70,6 +82,9 @@ impl Sim<'_> {
         let sold = self.world.inner().sold.len();
         for n in before..sold {
             self.announce(at, n);
+            if self.polling {
+                self.begin_polling(at, n);
+            }
         }
         Ok(())
     }
@@ -188,9 +203,15 @@ impl Sim<'_> {
     }
 }
 
-fn wanted(family: &'static Family, prompt: &str, asked: Option<(&'static str, u32)>, key: Option<&String>) -> Wanted {
+fn wanted(
+    family: &'static Family,
+    prompt: &str,
+    asked: Option<(&'static str, Option<u32>)>,
+    key: Option<&String>,
+) -> Wanted {
     let body = match asked {
-        Some((model, seconds)) => json!({"prompt": prompt, "model": model, "duration": seconds.to_string()}),
+        Some((model, Some(seconds))) => json!({"prompt": prompt, "model": model, "duration": seconds.to_string()}),
+        Some((model, None)) => json!({"prompt": prompt, "model": model}),
         None => json!({"prompt": prompt}),
     };
     let body = Bytes::from(body.to_string());

@@ -11,6 +11,11 @@ use crate::domain::time::Time;
 /// 2026-11-23T10:00:00Z
 const START: Time = Time::from_ms(1_795_428_000_000);
 
+/// So long after the beginning, by a calendar that does not jump.
+pub(super) fn since_start(monotonic: Duration) -> Time {
+    START + monotonic
+}
+
 /// The clock of one history.
 #[derive(Debug, Default)]
 pub(super) struct SimClock(Mutex<(Duration, i64)>);

@@ -63,6 +63,8 @@ pub async fn run(memory: &mut Memory, seed: u64, settings: Settings) -> Result<H
 impl Sim<'_> {
     /// Everything that happens by chance is decided before it begins.
     fn plan(&mut self, settings: Settings) {
+        // In every other world clients poll for what they buy.
+        self.polling = self.seed.is_multiple_of(2);
         // Sometimes all at once: more than the budget can follow.
         let burst = self.chance.u8(0..12) == 0;
         let (buying, purchases) =

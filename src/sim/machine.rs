@@ -11,6 +11,7 @@ use tokio::sync::broadcast::error::TryRecvError;
 
 use super::check::{Checker, Fault, Step};
 use super::clock::SimClock;
+use super::pollers::{Product, Waiting};
 use super::service::{PER_MINUTE, Service};
 use super::world::{Mood, World};
 use super::{Broken, SimError};
@@ -33,6 +34,13 @@ pub(super) enum Event {
         prompt: String,
         asked: Option<(&'static str, u32)>,
     },
+    /// A client buys this, and polls for it.
+    Order {
+        prompt: String,
+        product: Product,
+    },
+    /// A client asks where its generation stands.
+    Poll(Waiting),
     Webhook {
         sold: usize,
         ping: usize,
@@ -113,6 +121,10 @@ pub(super) struct Sim<'m> {
     pub(super) disturbed_at: Duration,
     /// What each order came to: sold and told so, by its key.
     pub(super) orders: HashMap<String, bool>,
+    /// Clients poll for what they buy.
+    pub(super) polling: bool,
+    /// When a client that polls heard of the outcome, by its place in the ledger.
+    pub(super) heard: HashMap<usize, Duration>,
     /// What happened so far: what the queue brought, turns of the sweeper, and reads that were begun.
     pub(super) events: u64,
     pub(super) doing: String,
@@ -161,6 +173,8 @@ impl<'m> Sim<'m> {
             started_at: Duration::ZERO,
             disturbed_at: Duration::ZERO,
             orders: HashMap::new(),
+            polling: false,
+            heard: HashMap::new(),
             events: 0,
             doing: String::new(),
             hash: Sha256::new(),
@@ -200,6 +214,8 @@ impl<'m> Sim<'m> {
     async fn act(&mut self, at: Duration, event: Event) -> Result<(), SimError> {
         match event {
             Event::Buy { key, prompt, asked } => self.buy(at, key, prompt, asked).await,
+            Event::Order { prompt, product } => self.order(at, prompt, product).await,
+            Event::Poll(waiting) => self.poll(at, waiting).await,
             Event::Webhook { sold, ping, attempt } => self.webhook(at, sold, ping, attempt).await,
             Event::Answer { permit } => self.answer(permit).await,
             Event::Sweep => Ok(()),

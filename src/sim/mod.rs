@@ -8,6 +8,7 @@ mod client;
 mod clock;
 mod history;
 mod machine;
+mod pollers;
 mod reading;
 mod scenario;
 mod service;
@@ -17,6 +18,7 @@ mod world;
 mod tests;
 
 pub use history::{History, Settings, run};
+pub use pollers::{Heard, Kinds, MeasuredPolls, Pollers, measure_pollers};
 pub use reading::{ReadBehind, ReadingScenario, measure_reading};
 pub use scenario::{Measured, Scenario, at_most, measure, unavoidable};
 

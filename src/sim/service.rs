@@ -15,6 +15,7 @@ use crate::domain::provider_signature::ProviderSecrets;
 use crate::domain::schedule::{Rules, Webhooks};
 use crate::flow::gateway::{Gateway, HeldRepeats};
 use crate::flow::intake::Intake;
+use crate::flow::poll::{Polls, Seen};
 use crate::flow::reconcile::Reconciler;
 use crate::provider::Provider;
 use crate::store::{Changes, Memory, Store, StoreError};
@@ -33,6 +34,7 @@ pub(super) struct Service {
     pub(super) intake: Intake,
     pub(super) gateway: Gateway,
     pub(super) reconciler: Reconciler,
+    pub(super) polls: Polls,
     pub(super) changes: broadcast::Receiver<Changes>,
     /// Ends with the process.
     _writer: JoinSet<Result<(), StoreError>>,
@@ -64,6 +66,14 @@ impl Service {
             TIMEOUT,
         )
         .await?;
+        let polls = Polls {
+            store: store.clone(),
+            rules: Arc::clone(&rules),
+            budget: Arc::clone(reconciler.budget()),
+            clock: Arc::clone(&clock),
+            enabled: true,
+            seen: Seen::default(),
+        };
         *world.store.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(store.clone());
         Ok(Self {
             intake: Intake {
@@ -85,6 +95,7 @@ impl Service {
                 held: HeldRepeats::default(),
             },
             reconciler,
+            polls,
             changes: store.changes(),
             store,
             _writer: writers,

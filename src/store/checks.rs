@@ -18,6 +18,7 @@ use crate::domain::generation::Generation;
 use crate::domain::id::{CheckId, GenerationId, ProviderId};
 use crate::domain::lanes::Due;
 use crate::domain::money::Usd;
+use crate::domain::poll::Poll;
 use crate::domain::schedule::Rules;
 use crate::domain::time::Time;
 
@@ -124,6 +125,22 @@ impl Store {
         .fetch_one(&self.readers)
         .await?;
         Ok(next.map(Time::from_ms))
+    }
+
+    /// A client asked where a generation stands: makes its first read due where that is worth it. Tells whether it did.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it was not kept.
+    pub async fn poll(&self, rules: &Arc<Rules>, id: GenerationId, poll: Poll, now: Time) -> Result<bool, StoreError> {
+        let rules = Arc::clone(rules);
+        self.writer
+            .run(move |tx| {
+                let Some(stored) = tx.by_id(id)? else { return Ok(false) };
+                let before = stored.generation.watch.check_at;
+                let after = tx.decide(&rules, &stored, &Fact::Polled(poll), now)?.generation.watch.check_at;
+                Ok(before != after && after.is_some_and(|at| at <= now))
+            })
+            .await
     }
 
     /// Writes a read down before it is made. `None` when there is nothing to ask any more: the generation is unknown, has

@@ -11,6 +11,7 @@ use super::{Store, StoreError};
 use crate::domain::credits::CreditState;
 use crate::domain::decision::Disposition;
 use crate::domain::delivery_headers::Signature;
+use crate::domain::equal_purchases::EqualPurchases;
 use crate::domain::evidence::{Checked, Delivered, Evidence, Message, Subject, Submitted};
 use crate::domain::generation::Generation;
 use crate::domain::id::{CheckId, DeliveryId, GenerationId};
@@ -52,7 +53,10 @@ impl Store {
              WHERE d.generation = (SELECT id FROM generations WHERE uid = ?1) ORDER BY d.id LIMIT ?2";
         let checks = "SELECT uid, sent_at, answered_at, http_status, said, body FROM checks
              WHERE generation = (SELECT id FROM generations WHERE uid = ?1) ORDER BY id LIMIT ?2";
+        let equal = self.equal_generations(generation).await?;
+        let equal_purchases = EqualPurchases::of(generation, &equal, now, refund_window).purchases();
         Ok(Evidence {
+            equal_purchases,
             made_at: now,
             made_by: MADE_BY,
             summary,

@@ -4,7 +4,6 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use rusqlite::params;
-use sqlx::AssertSqlSafe;
 
 use super::idempotency::{Idempotency, Repeated};
 use super::pages::{Filter, Page, Paging};
@@ -19,25 +18,6 @@ use crate::domain::generation::{Details, Generation, Via};
 use crate::domain::id::{GenerationId, ProviderId};
 use crate::domain::schedule::Rules;
 use crate::domain::time::Time;
-
-/// Purchases further apart are no accident.
-const TWIN_WITHIN: Duration = Duration::from_mins(10);
-
-/// The neighbours in time are looked at one by one, so they are bounded to either side.
-static TWINS: LazyLock<String> = LazyLock::new(|| {
-    format!(
-        "SELECT {JOINED} FROM (
-             SELECT id AS near FROM (
-                 SELECT id FROM generations INDEXED BY generations_created_at
-                 WHERE created_at >= ?1 AND created_at < ?2 ORDER BY created_at DESC LIMIT 2000)
-             UNION ALL
-             SELECT id FROM (
-                 SELECT id FROM generations INDEXED BY generations_created_at
-                 WHERE created_at >= ?2 AND created_at <= ?3 ORDER BY created_at LIMIT 2000))
-         CROSS JOIN generations g ON g.id = near
-         WHERE g.uid <> ?4 AND g.prompt = ?5 AND g.family = ?6 AND g.model IS ?7 AND g.duration_seconds IS ?8 LIMIT 20"
-    )
-});
 
 /// A generation that somebody tells of: bought elsewhere, or about to be.
 pub struct Creation {
@@ -163,26 +143,6 @@ impl Store {
             .await
     }
 
-    /// What looks like the same purchase made again: the same prompt, family, model and length, first known within ten minutes of it.
-    ///
-    /// # Errors
-    /// [`StoreError`] when the database cannot be read.
-    pub async fn twins(&self, generation: &Generation) -> Result<Vec<Generation>, StoreError> {
-        let Some(prompt) = &generation.request.prompt else { return Ok(Vec::new()) };
-        let rows = sqlx::query(AssertSqlSafe(TWINS.as_str()))
-            .bind((generation.created_at - TWIN_WITHIN).as_ms())
-            .bind(generation.created_at.as_ms())
-            .bind((generation.created_at + TWIN_WITHIN).as_ms())
-            .bind(generation.id.as_bytes().as_slice())
-            .bind(prompt)
-            .bind(generation.family.code())
-            .bind(&generation.request.model)
-            .bind(generation.request.duration_seconds)
-            .fetch_all(&self.readers)
-            .await?;
-        rows.iter().map(|row| rows::read(row).map(|stored| stored.generation)).collect()
-    }
-
     /// Tells every generation whose time has come that time has passed; at most `limit` of them. Tells how many.
     ///
     /// # Errors
@@ -256,7 +216,7 @@ impl Store {
             "SELECT id, {COLUMNS} FROM generations INDEXED BY generations_family
              WHERE provider_id IS NOT NULL AND family = ?1 ORDER BY created_at DESC, id DESC LIMIT ?2 OFFSET ?3"
         );
-        let rows = sqlx::query(AssertSqlSafe(sql)).bind(family.code()).bind(limit).bind(offset);
+        let rows = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(family.code()).bind(limit).bind(offset);
         let rows = rows.fetch_all(&self.readers).await?;
         rows.iter().map(|row| rows::read(row).map(|stored| stored.generation)).collect()
     }

@@ -10,6 +10,7 @@ mod checkpoint;
 mod checks;
 mod credits;
 mod deliveries;
+mod equal_purchases;
 mod events;
 mod evidence;
 mod examination;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
+use super::equal_purchases::{BY_DOUBLED, DOUBLED, STILL_DOUBLED};
 use super::sql::Sql;
 use super::walk::{Key, NEIGHBOURS_MAX, SCATTERED_MAX, Walk};
 use crate::domain::credits::CreditState;
@@ -68,6 +69,8 @@ pub struct Filter {
     pub sources: Vec<Source>,
     /// Those the provider refused at submission.
     pub refused_at_submission: bool,
+    /// Only those of which an equal purchase was made within ten minutes.
+    pub doubled: bool,
     /// First known after this.
     pub created_after: Option<Time>,
     /// First known before this.
@@ -96,6 +99,9 @@ impl Filter {
         let each = |index: &'static str, values: Vec<Sql>| {
             values.into_iter().map(|by| along(index, "", BY_CREATION, by)).collect::<Vec<_>>()
         };
+        if self.doubled {
+            return vec![along(DOUBLED, "CROSS JOIN generations g ON g.id = d.generation", BY_DOUBLED, Sql::default())];
+        }
         if let Some((key, value)) = self.metadata.iter().next() {
             let by = Sql::new("l.key = ").bind(key.clone()).and("l.value = ").bind(value.clone());
             return vec![along("labels l", "CROSS JOIN generations g ON g.id = l.generation", BY_LABEL, by)];
@@ -150,6 +156,9 @@ impl Filter {
     /// Every condition but those on the creation time.
     fn rest(&self, now: Time, refund_window: Duration) -> Sql {
         let mut rest = Sql::default();
+        if self.doubled {
+            rest = rest.and(STILL_DOUBLED);
+        }
         rest = rest.any_of("g.status", self.statuses.iter().map(|status| status.code()));
         if self.any_attention {
             rest = rest.and("g.attention IS NOT NULL");

@@ -169,6 +169,7 @@ fn lists() -> Vec<(String, Walk)> {
         ("source", Filter { sources: Source::ALL.to_vec(), ..Filter::default() }),
         ("refused", Filter { refused_at_submission: true, ..Filter::default() }),
         ("created", Filter { created_after: Some(now), created_before: Some(now), ..Filter::default() }),
+        ("doubled", Filter { doubled: true, created_after: Some(now), ..Filter::default() }),
         ("label", Filter { metadata: [("order".to_owned(), "7".to_owned())].into(), ..Filter::default() }),
     ];
     generations.extend(

@@ -96,6 +96,7 @@ impl Tx<'_> {
         drop(statement);
         let row = self.last_added();
         self.label(row, generation)?;
+        self.note_equal(row, generation)?;
         self.sums.count(None, Some(generation));
         self.changed.push(Change::of(None, generation));
         self.tell(row, decision, now)?;
@@ -118,6 +119,9 @@ impl Tx<'_> {
         if before.metadata != after.metadata {
             self.execute("DELETE FROM labels WHERE generation = ?1", params![row])?;
             self.label(*row, after)?;
+        }
+        if (&before.request, before.began_at()) != (&after.request, after.began_at()) {
+            self.note_equal(*row, after)?;
         }
         self.sums.count(Some(before), Some(after));
         self.changed.push(Change::of(Some(before), after));

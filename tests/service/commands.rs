@@ -154,11 +154,11 @@ async fn a_long_list_comes_page_by_page_with_one_head() {
 #[tokio::test]
 async fn show_tells_the_story_of_one_generation() {
     let world = World::new().await;
-    let [_, refused, _] = three(&world).await;
+    let [first, refused, last] = three(&world).await;
     let (by_theirs, _) = said(&world, &["show", &refused.provider_id], 0).await;
     let (stdout, _) = said(&world, &["show", &refused.id], 0).await;
     assert_eq!(stdout, by_theirs);
-    let story = named(&stdout, &world, &refused);
+    let story = named(&stdout, &world, &refused).replace(&first.id, "FIRST").replace(&last.id, "LAST");
     same(&story, include_str!("show.txt"));
     let (timeline, _) = said(&world, &["show", &refused.id, "--timeline"], 0).await;
     assert!(stdout.contains(timeline.trim_end()), "{timeline}");

@@ -364,7 +364,7 @@ async fn what_is_at_risk_and_what_was_bought_twice_is_told() {
     let same = json!({"prompt": "a paper boat", "price": "0.1500"});
     let (one, two) = (world.buy_with(Plan::default(), same.clone()).await, world.buy_with(Plan::default(), same).await);
     let page = browser.page(&format!("/generations/{}", one.id)).await;
-    assert!(page.contains("was bought again within ten minutes") && page.contains(&two.id), "{page}");
+    assert!(page.contains("was bought once more within ten minutes") && page.contains(&two.id), "{page}");
     let other = browser.page(&format!("/generations/{stuck}")).await;
     assert!(other.contains("Its prompt is not on record"), "{other}");
 }

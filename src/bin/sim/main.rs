@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
-use recoup::sim::{self, History, Scenario, Settings, SimError};
+use recoup::sim::{self, Heard, History, Kinds, Pollers, Scenario, Settings, SimError};
 use recoup::store::Memory;
 
 /// Runs recoup's real decisions, schedule, budget and SQL in a simulated world under virtual time.
@@ -41,6 +41,30 @@ enum Command {
         #[arg(long)]
         quick: bool,
     },
+    /// Measures a world of clients that poll, kind by kind.
+    Pollers {
+        /// Of its chances.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// What is bought: `o3`, `all`, `families`, or the number of one kind.
+        #[arg(default_value = "all")]
+        kinds: String,
+        /// How many are bought.
+        #[arg(default_value_t = 6_000)]
+        bought: u32,
+        /// How many a minute.
+        #[arg(long, default_value_t = 60)]
+        per_minute: u32,
+        /// Lost webhooks in percent.
+        #[arg(long, default_value_t = 2)]
+        loss: u8,
+        /// Of so many one takes up to twice as long as documented; 0 for none.
+        #[arg(long, default_value_t = 0)]
+        slow_one_in: u8,
+        /// Polls cause no reads: what there is without them.
+        #[arg(long)]
+        without: bool,
+    },
     /// Does again and again what every webhook costs before anything is written.
     Repeat {
         /// What of it.
@@ -60,6 +84,14 @@ fn main() -> ExitCode {
         Command::Seeds { count, from } => seeds(from, count),
         Command::Replay { seed } => replay(seed),
         Command::Repeat { work, times } => pure::repeat(work, times),
+        Command::Pollers { seed, kinds, bought, per_minute, loss, slow_one_in, without } => {
+            let kinds = match kinds.as_str() {
+                "o3" => Kinds::O3,
+                "families" => Kinds::Families,
+                number => number.parse().map_or(Kinds::All, Kinds::One),
+            };
+            pollers(Pollers { seed, kinds, bought, per_minute, loss, slow_one_in, pulls: !without })
+        }
         Command::Table { seed, quick } => match on_this_thread(async |memory| table(memory, seed, quick).await) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
@@ -68,6 +100,42 @@ fn main() -> ExitCode {
             }
         },
     }
+}
+
+/// One world of pollers, kind by kind.
+fn pollers(world: Pollers) -> ExitCode {
+    match on_this_thread(async |memory| sim::measure_pollers(memory, world).await) {
+        Ok(measured) => {
+            println!("{world:?}");
+            println!(
+                "{} bought, {} unsettled, {:.3} reads each",
+                measured.generations,
+                measured.unsettled,
+                measured.reads_each()
+            );
+            println!("all: {}", heard(&measured.lost));
+            println!("done in the last minute: {}", heard(&measured.last_minute));
+            for (kind, of) in &measured.kinds {
+                println!("{kind}: {}", heard(of));
+            }
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            println!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn heard(heard: &Heard) -> String {
+    format!(
+        "{} lost and done in time, {:.1} % heard of; behind the provider {} s (median), {} s (95 %); left at least {} s",
+        heard.of,
+        100.0 * heard.in_time(),
+        heard.behind(50).as_secs(),
+        heard.behind(95).as_secs(),
+        heard.left.first().copied().unwrap_or_default().as_secs()
+    )
 }
 
 /// The worlds of docs/PERFORMANCE.md, part one.
@@ -95,6 +163,7 @@ async fn table(memory: &mut Memory, seed: u64, quick: bool) -> Result<(), SimErr
     for (per_minute, shortest_only) in [(5, true), (5, false), (60, false)] {
         reading(memory, sim::ReadingScenario { seed, bought: 200 * per_minute, per_minute, shortest_only }).await?;
     }
+    polls(memory, seed, row).await?;
 
     let all_at_once = Scenario { seed, at_once: 5_000, later: 0, later_per_minute: 1, loss: 100, slow_one_in: 30 };
     let measured = sim::measure(memory, all_at_once).await?;
@@ -138,6 +207,47 @@ async fn reading(memory: &mut Memory, scenario: sim::ReadingScenario) -> Result<
         measured.reads_each()
     );
     println!("| the same: without an outcome in the end | {} | 0 |", measured.unsettled);
+    Ok(())
+}
+
+/// The worlds of clients that poll as the provider's own does.
+async fn polls(memory: &mut Memory, seed: u64, row: impl Fn(&str, String, &str)) -> Result<(), SimError> {
+    let usual =
+        Pollers { seed, kinds: Kinds::All, bought: 12_000, per_minute: 60, loss: 2, slow_one_in: 0, pulls: true };
+    let few = Pollers { bought: 1_500, per_minute: 5, loss: 100, ..usual };
+    let worlds = [
+        (
+            "clients poll, every family, model and duration, 60 a minute, 2 % of the webhooks lost",
+            "at most 0.10",
+            usual,
+        ),
+        ("the same, O3 video only", "at most 0.10", Pollers { kinds: Kinds::O3, ..usual }),
+        ("clients poll, 5 a minute, all webhooks lost", "none", few),
+    ];
+    for (world, goal, pollers) in worlds {
+        let without = sim::measure_pollers(memory, Pollers { pulls: false, ..pollers }).await?;
+        let measured = sim::measure_pollers(memory, pollers).await?;
+        let reads = format!("{:.3} (without: {:.3})", measured.reads_each(), without.reads_each());
+        row(&format!("{world}: reads for each generation"), reads, goal);
+        let in_time = |heard: &Heard| 100.0 * heard.in_time();
+        let found = format!(
+            "{:.1} % of {} (without: {:.1} %)",
+            in_time(&measured.lost),
+            measured.lost.of,
+            in_time(&without.lost)
+        );
+        row("the same: lost ones heard of before their client gives up", found, "all");
+        let behind =
+            |heard: &Heard| format!("{} s, 95 % within {} s", heard.behind(50).as_secs(), heard.behind(95).as_secs());
+        let median = format!("{} (without: {})", behind(&measured.lost), behind(&without.lost));
+        row("the same: behind the provider in the median", median, "");
+        let worst = measured.kinds.iter().min_by_key(|(_, of)| of.left.first().copied().unwrap_or_default());
+        let worst = worst.map(|(kind, of)| {
+            let left = of.left.first().copied().unwrap_or_default().as_secs();
+            format!("{kind}: {left} s, {:.1} % of {}", in_time(of), of.of)
+        });
+        row("the same: least time left to a client, in the worst kind", worst.unwrap_or_default(), "");
+    }
     Ok(())
 }
 

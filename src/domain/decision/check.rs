@@ -3,6 +3,7 @@
 use super::{Answer, Attention, Draft, Learned, Outcome, State, WORD_COUNTS};
 use crate::domain::notice::Word;
 use crate::domain::outcome::{Source, Verification};
+use crate::domain::poll::Poll;
 use crate::domain::schedule::{NOT_FOUND_BELIEVED, Rules, Webhooks};
 use crate::planted;
 
@@ -32,6 +33,13 @@ impl Draft<'_> {
                 self.next.watch.error_streak += 1;
                 self.next.watch.check_at = self.wants_answer().then(|| Rules::retry_at(&self.next, self.now));
             }
+        }
+    }
+
+    /// The first read comes sooner where that is worth it. One that finds it still running leaves the first read where it was.
+    pub(super) fn polled(&mut self, poll: &Poll) {
+        if self.rules.is_worth_a_read(&self.next, self.experience, poll, self.now) {
+            self.check_now();
         }
     }
 

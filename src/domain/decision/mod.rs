@@ -21,6 +21,7 @@ use super::id::ProviderId;
 use super::money::Usd;
 use super::notice::Notice;
 use super::outcome::{Failure, Learned, Outcome, Source, Verification};
+use super::poll::Poll;
 use super::schedule::Rules;
 use super::time::Time;
 use super::words::words;
@@ -44,6 +45,8 @@ pub enum Fact {
     ForeignWebhook,
     /// Something else raised a doubt: the provider is to be asked at once.
     Doubted,
+    /// A client asked where it stands.
+    Polled(Poll),
     /// The provider's answer to a status read.
     Answer(Answer),
     /// Somebody means to buy it, now.
@@ -191,6 +194,7 @@ impl Rules {
             Fact::UnreadableWebhook => draft.unreadable_webhook(),
             Fact::ForeignWebhook => draft.foreign_webhook(),
             Fact::Doubted => draft.ask_unless_settled(),
+            Fact::Polled(poll) => draft.polled(poll),
             Fact::Answer(answer) => draft.answer(answer),
             Fact::Intended(details) => draft.intended(details),
             Fact::Submission(submission) => draft.submission(submission),

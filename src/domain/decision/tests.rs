@@ -355,6 +355,9 @@ fn any_fact() -> impl Strategy<Value = Fact> {
         1 => Just(Fact::UnreadableWebhook),
         1 => Just(Fact::ForeignWebhook),
         1 => Just(Fact::Doubted),
+        2 => (0..60_u32).prop_map(|reads_used| {
+            Fact::Polled(crate::domain::poll::Poll { read_ago: None, polled: 1, reads_used, reads_per_minute: 48 })
+        }),
         4 => any_word().prop_map(answer),
         1 => Just(Fact::Answer(Answer::NotFound)),
         1 => Just(Fact::Answer(Answer::Nothing)),

@@ -31,6 +31,7 @@ use crate::domain::id::ProviderId;
 use crate::flow::adopt::Adopter;
 use crate::flow::balance::BalanceReader;
 use crate::flow::gateway::Gateway;
+use crate::flow::poll::Polls;
 use crate::worker::Tasks;
 
 /// Bodies of purchases held at the same time, in bytes: ten of the largest.
@@ -46,6 +47,8 @@ pub struct Counter {
     pub adopter: Adopter,
     /// Asks what is left on the account.
     pub balance: BalanceReader,
+    /// Counts who polls.
+    pub polls: Polls,
     /// Carries what was begun to its end.
     pub tasks: Tasks,
     /// Longest purchase, in bytes.
@@ -62,12 +65,13 @@ impl Counter {
         gateway: Gateway,
         adopter: Adopter,
         balance: BalanceReader,
+        polls: Polls,
         tasks: Tasks,
         body_bytes_max: usize,
         repeat_wait: Duration,
     ) -> Self {
         let room = Arc::new(Semaphore::new(HELD_BYTES_MAX.max(body_bytes_max) / KIB + 1));
-        Self { gateway, adopter, balance, tasks, body_bytes_max, repeat_wait, room }
+        Self { gateway, adopter, balance, polls, tasks, body_bytes_max, repeat_wait, room }
     }
 
     /// Room for a body, before it is read: what would not fit into memory is turned away.

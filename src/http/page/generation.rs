@@ -17,6 +17,7 @@ use super::{Frame, POLICY, Refused, Section, answer_with, see_other};
 use crate::config::Scope;
 use crate::domain::credits::CreditState;
 use crate::domain::diagnosis::Diagnosis;
+use crate::domain::equal_purchases::EqualPurchases;
 use crate::domain::family::Medium;
 use crate::domain::generation::{Attention, Generation, State as Stage};
 use crate::domain::schedule::Rules;
@@ -60,7 +61,7 @@ struct Axis {
 #[derive(Debug)]
 struct Twins {
     rows: Vec<Row>,
-    said: &'static str,
+    said: String,
 }
 
 #[derive(Template)]
@@ -106,7 +107,8 @@ async fn one(
     }
     let (now, rules) = (api.clock.now(), &api.rules);
     let entries = api.store.timeline(&generation).await?;
-    let twins = api.store.twins(&generation).await?;
+    let equal = api.store.equal_generations(&generation).await?;
+    let equal = EqualPurchases::of(&generation, &equal, now, rules.refund_window);
     let links = Links { provider: parts.provider_url.clone() };
     let link = generation.state.result_url().and_then(|url| links.safe(url));
     let policy = match &link {
@@ -139,8 +141,8 @@ async fn one(
         axis: axis(&generation, rules, &entries, now),
         steps: steps(&generation, rules, &entries, now),
         twins: Twins {
-            said: charged_twice(&generation, twins.len()),
-            rows: twins.iter().map(|twin| Row::of(twin, rules, now)).collect(),
+            said: equal.answer().text,
+            rows: equal.generations().map(|twin| Row::of(twin, rules, now)).collect(),
         },
         actions: if may_operate { actions(&generation, credit_state) } else { Vec::new() },
         may_operate,
@@ -158,23 +160,6 @@ fn shown(mut diagnosis: Diagnosis) -> Diagnosis {
         answer.text = plain(&answer.text);
     }
     diagnosis
-}
-
-/// Whether the same was bought again.
-fn charged_twice(generation: &Generation, twins: usize) -> &'static str {
-    match (generation.request.prompt.is_some(), twins) {
-        (false, _) => {
-            "Its prompt is not on record, so it cannot be told whether the same was bought again. One purchase is on record under \
-             this id; however often its webhook comes, it is charged once."
-        }
-        (true, 0) => {
-            "No. Among the purchases of the ten minutes around it (at most 2,000 to either side) none has this prompt, model and length. \
-             However often its webhook comes, it is charged once."
-        }
-        (true, _) => {
-            "The same prompt, model and length was bought again within ten minutes. Each of these is a purchase of its own:"
-        }
-    }
 }
 
 /// What a person may do about it.

@@ -127,6 +127,7 @@ fn fields(given: &[(String, String)]) -> Vec<Field> {
         Field::of("status", "Status", Status::ALL.iter().map(|word| word.as_str()), given),
         Field::of("attention", "Attention", attentions, given),
         Field::of("credits", "Credits", CreditState::ALL.iter().map(|word| word.as_str()), given),
+        Field::of("doubled", "Bought twice", ["true"], given),
         Field::of("source", "Learned by", sources, given),
         Field::of("family", "Family", FAMILIES.iter().map(|family| family.path), given),
     ]

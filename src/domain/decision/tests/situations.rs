@@ -87,6 +87,7 @@ fn bought() -> Vec<Situation> {
     let conflict = next(&running(State::Processing), 50, &Fact::ForeignWebhook);
     vec![
         one("pending", pending.clone(), MINUTE),
+        like("pending", "pending, its shortest time over", pending.clone(), 120),
         like("pending", "pending, its first read due", pending, 210),
         like("pending, its first read due", "pending, overdue", overdue, 330),
         like("pending, overdue", "pending, stuck", stuck.clone(), 1_050),

@@ -5,6 +5,7 @@
 use super::*;
 use crate::domain::callback::Reference;
 use crate::domain::outcome::Learned;
+use crate::domain::poll::Poll;
 
 /// A situation.
 pub(super) struct Situation {
@@ -87,6 +88,9 @@ fn facts() -> Vec<(String, Fact)> {
     ];
     facts.extend(answers.map(|(name, answer)| (name.to_owned(), Fact::Answer(answer))));
     facts.extend(users());
+    let polled = |reads_used| Fact::Polled(Poll { read_ago: None, polled: 1, reads_used, reads_per_minute: 48 });
+    facts.push(("polled".to_owned(), polled(0)));
+    facts.push(("polled while half the budget is used".to_owned(), polled(24)));
     facts.push(("time".to_owned(), Fact::TimePassed));
     facts
 }
