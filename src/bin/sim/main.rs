@@ -160,8 +160,10 @@ async fn table(memory: &mut Memory, seed: u64, quick: bool) -> Result<(), SimErr
         row("the same: without an outcome in the end", measured.unsettled.to_string(), "0");
     }
 
-    for (per_minute, shortest_only) in [(5, true), (5, false), (60, false)] {
-        reading(memory, sim::ReadingScenario { seed, bought: 200 * per_minute, per_minute, shortest_only }).await?;
+    for (per_minute, minutes, shortest_only) in
+        [(5, 200, true), (5, 200, false), (20, 200, false), (60, 10, false), (60, 200, false)]
+    {
+        reading(memory, sim::ReadingScenario { seed, bought: minutes * per_minute, per_minute, shortest_only }).await?;
     }
     polls(memory, seed, row).await?;
 
@@ -198,9 +200,10 @@ async fn reading(memory: &mut Memory, scenario: sim::ReadingScenario) -> Result<
     let what = if scenario.shortest_only { "five seconds in standard" } else { "all six offers" };
     let behind = |percent| sim::at_most(&measured.behind, percent).as_secs();
     println!(
-        "| no webhooks, not polled, {} a minute, {what}: behind the provider in the median, at the 95th and 100th percentile | \
+        "| no webhooks, not polled, {} a minute for {} minutes, {what}: behind the provider in the median, at the 95th and 100th percentile | \
          {} s, {} s, {} s, with {:.1} reads each | 20 s, 40 s for clients that poll |",
         scenario.per_minute,
+        scenario.bought / scenario.per_minute.max(1),
         behind(50),
         behind(95),
         behind(100),
