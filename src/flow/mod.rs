@@ -9,3 +9,4 @@ pub mod intake;
 mod lists;
 pub mod poll;
 pub mod reconcile;
+mod under_way;

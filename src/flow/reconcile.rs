@@ -3,14 +3,14 @@
 //! What to ask about comes from the due list in the database, how often from the budget. Who calls this, and when, is
 //! `worker/sweep.rs`.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex as StdMutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex as StdMutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Mutex, mpsc, oneshot, watch};
+use tokio::sync::{Mutex, mpsc, oneshot};
 use tracing::{Instrument, Span};
 
 use super::lists::{ListChoice, Lists};
+use super::under_way::{Place, Shared, UnderWay};
 use crate::clock::{Clock, JumpWatch};
 use crate::domain::decision::{Answer, Told};
 use crate::domain::id::{CheckId, GenerationId};
@@ -18,7 +18,6 @@ use crate::domain::lanes::Lanes;
 use crate::domain::listing;
 use crate::domain::schedule::Rules;
 use crate::domain::time::Time;
-use crate::planted;
 use crate::provider::budget::{Budget, IN_FLIGHT_MAX, Slot, Spent};
 use crate::provider::{ListAnswer, Listing, Provider};
 use crate::store::{ListRead, Reading, Store, StoreError};
@@ -75,60 +74,6 @@ impl Permit {
             Target::Status { reading, .. } => vec![reading.generation.id],
             Target::List { places, .. } => places.iter().map(|place| place.id).collect(),
         }
-    }
-}
-
-/// The reads under way: nothing is asked twice at the same time.
-#[derive(Clone, Debug, Default)]
-struct UnderWay(Arc<StdMutex<HashMap<GenerationId, watch::Receiver<Option<CheckId>>>>>);
-
-impl UnderWay {
-    fn map(&self) -> MutexGuard<'_, HashMap<GenerationId, watch::Receiver<Option<CheckId>>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn holds(&self, id: GenerationId) -> bool {
-        self.map().contains_key(&id) && !planted::is(planted::Fault::AskedTwice)
-    }
-
-    /// Enters a read; `Err` with what another one about the same will bring.
-    fn enter(&self, id: GenerationId) -> Result<Place, Shared> {
-        let mut map = self.map();
-        if let Some(other) = map.get(&id).filter(|_| !planted::is(planted::Fault::AskedTwice)) {
-            return Err(Shared(other.clone()));
-        }
-        let (done, shared) = watch::channel(None);
-        map.insert(id, shared);
-        Ok(Place { id, under_way: self.clone(), done })
-    }
-}
-
-/// A read's entry among those under way; dropping it ends the read.
-#[derive(Debug)]
-struct Place {
-    id: GenerationId,
-    under_way: UnderWay,
-    done: watch::Sender<Option<CheckId>>,
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.under_way.map().remove(&self.id);
-    }
-}
-
-/// What a read that is under way already will bring.
-#[derive(Debug)]
-pub struct Shared(watch::Receiver<Option<CheckId>>);
-
-impl Shared {
-    /// Waits for it.
-    ///
-    /// # Errors
-    /// [`AskError::Interrupted`] when its answer was not kept.
-    pub async fn wait(mut self) -> Result<CheckId, AskError> {
-        let check = self.0.wait_for(Option::is_some).await.map_err(|_| AskError::Interrupted)?;
-        check.ok_or(AskError::Interrupted)
     }
 }
 
