@@ -147,11 +147,12 @@ impl Look<'_> {
         let lost_answer = matches!(self.generation.state, State::Unconfirmed);
         let text = if lost_answer && self.reads() {
             "The provider got the request, or part of it, and no readable answer came back. No webhook will bring the id, as \
-             server.public_url is empty, and until it is known there is nothing to ask about. Sending it again could buy it twice."
+             server.public_url is empty; it is looked for in the provider's lists, as far as there are any. The same request again is \
+             not sent: it waits for what became of this one."
         } else if lost_answer {
             "The provider got the request, or part of it, and no readable answer came back. If it was sold, its webhook brings \
-             the id by itself; until then there is nothing to ask about. The provider has no list of generations for this family \
-             and no idempotency key, so sending it again could buy it twice."
+             the id by itself, and it is looked for in the provider's lists, as far as there are any. The same request again is not \
+             sent: it waits for what became of this one."
         } else if self.generation.state == State::Prepared && self.reads() {
             "Buy it, then tell its generation_id with PATCH."
         } else if self.generation.state == State::Prepared {

@@ -83,13 +83,10 @@ pub fn read_list(body: &[u8]) -> Option<Vec<Entry>> {
     let entries = match serde_json::from_slice(body).ok()? {
         Value::Array(entries) => entries,
         Value::Object(mut fields) => {
-            let found = ["data", "items", "generations"].iter().find_map(|name| fields.remove(*name));
-            match found? {
-                Value::Array(entries) => entries,
-                _ => return None,
-            }
+            let found = ["data", "items", "generations"].iter().find_map(|name| fields.remove(*name))?;
+            if let Value::Array(entries) = found { entries } else { return None }
         }
-        _ => return None,
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => return None,
     };
     let entry = |entry: Value| {
         let notice = Notice::read(&entry).ok()?;
@@ -234,7 +231,7 @@ mod tests {
 
     const SENT: Time = Time::from_ms(1_795_428_000_000);
 
-    fn lost(path: &str) -> LostPurchase {
+    fn purchase(path: &str) -> LostPurchase {
         let family = Family::of(path).unwrap();
         let request = Request {
             model: Some(if path == "veo" { "veo_3_fast" } else { "kling_o3_pro" }.to_owned()),
@@ -252,11 +249,11 @@ mod tests {
         list.pop().unwrap_or_else(|| panic!("{value} cannot be read"))
     }
 
-    fn find(lost: &LostPurchase, list: &str, entries: &[Value], seen: Seen, rivals: usize) -> Match {
+    fn find(purchase: &LostPurchase, list: &str, entries: &[Value], seen: Seen, rivals: usize) -> Match {
         let entries: Vec<_> = entries.iter().map(entry).collect();
         let unknown: Vec<_> = entries.iter().enumerate().map(|(place, entry)| (place, entry, seen)).collect();
         let now = SENT + Duration::from_secs(8);
-        lost.find(Family::of(list).unwrap(), &unknown, rivals, &rules(Confirm::Untrusted), now)
+        purchase.find(Family::of(list).unwrap(), &unknown, rivals, &rules(Confirm::Untrusted), now)
     }
 
     fn running() -> Value {
@@ -291,7 +288,7 @@ mod tests {
     #[test]
     fn only_what_fits_in_everything_that_is_told_is_the_purchase() {
         let (own, now) = ("kling/o3-video", Seen::default());
-        let found = |fields: Value| find(&lost(own), own, &[with(&fields)], now, 0);
+        let found = |fields: Value| find(&purchase(own), own, &[with(&fields)], now, 0);
         for fits in [
             json!({}),
             json!({"model": "kling-o3-video-10s-pro"}),
@@ -326,7 +323,7 @@ mod tests {
     fn without_a_time_it_must_run_or_have_been_absent_before() {
         let own = "kling/o3-video";
         let done = with(&json!({"status": "completed", "video_url": "https://x/v.mp4"}));
-        let find = |entry: &Value, seen| find(&lost(own), own, std::slice::from_ref(entry), seen, 0);
+        let find = |entry: &Value, seen| find(&purchase(own), own, std::slice::from_ref(entry), seen, 0);
         let (before, after) = (Some(SENT - Duration::from_hours(1)), Some(SENT + Duration::from_secs(1)));
         let seen = |list_since, entry_since| Seen { list_since, entry_since };
         assert_eq!(find(&done, seen(None, None)), Match::Unsure(vec![0]), "it may be of yesterday");
@@ -336,7 +333,7 @@ mod tests {
         assert_eq!(find(&done, seen(before, before)), Match::Absent, "it was there before");
         assert_eq!(find(&running(), seen(before, before)), Match::Absent);
         assert_eq!(find(&running(), seen(None, None)), Match::One(0), "none runs for longer than the limit");
-        let old = LostPurchase { sent_at: SENT - Duration::from_hours(1), ..lost(own) };
+        let old = LostPurchase { sent_at: SENT - Duration::from_hours(1), ..purchase(own) };
         let unknown = [entry(&running())];
         let unknown: Vec<_> = unknown.iter().enumerate().map(|(n, entry)| (n, entry, Seen::default())).collect();
         let found = old.find(old.generation.family, &unknown, 0, &rules(Confirm::Untrusted), SENT);
@@ -347,21 +344,21 @@ mod tests {
     fn two_that_fit_or_two_that_look_for_it_are_a_persons() {
         let own = "kling/o3-video";
         let twin = with(&json!({"generation_id": "p-2"}));
-        let find = |entries: &[Value], rivals| find(&lost(own), own, entries, Seen::default(), rivals);
+        let find = |entries: &[Value], rivals| find(&purchase(own), own, entries, Seen::default(), rivals);
         assert_eq!(find(&[running(), with(&json!({"prompt": "x"})), twin], 0), Match::Unsure(vec![0, 2]));
         assert_eq!(find(&[running()], 1), Match::Unsure(vec![0]));
-        let mut rival = Generation { id: GenerationId::fresh(SENT), ..lost(own).generation };
-        assert!(lost(own).is_rival(&rival));
-        assert!(!lost(own).is_rival(&lost("kling").generation), "another family");
+        let mut rival = Generation { id: GenerationId::fresh(SENT), ..purchase(own).generation };
+        assert!(purchase(own).is_rival(&rival));
+        assert!(!purchase(own).is_rival(&purchase("kling").generation), "another family");
         rival.provider_id = ProviderId::parse("p-3").ok();
-        assert!(!lost(own).is_rival(&rival), "known already");
-        let same = lost(own);
+        assert!(!purchase(own).is_rival(&rival), "known already");
+        let same = purchase(own);
         assert!(!same.is_rival(&same.generation));
     }
 
     #[test]
     fn in_the_list_of_another_family_the_model_must_say_so() {
-        let find = |fields: Value| find(&lost("kling/o3-video"), "kling", &[with(&fields)], Seen::default(), 0);
+        let find = |fields: Value| find(&purchase("kling/o3-video"), "kling", &[with(&fields)], Seen::default(), 0);
         assert_eq!(find(json!({})), Match::Absent);
         assert_eq!(find(json!({"model": "kling_2.1"})), Match::Absent);
         assert_eq!(find(json!({"model": "kling-o3-video-10s-pro"})), Match::One(0));
@@ -370,7 +367,7 @@ mod tests {
 
     #[test]
     fn without_a_prompt_nothing_is_found() {
-        let mut nameless = lost("veo");
+        let mut nameless = purchase("veo");
         nameless.generation.request.prompt = None;
         assert_eq!(find(&nameless, "veo", &[with(&json!({"prompt": ""}))], Seen::default(), 0), Match::Absent);
     }

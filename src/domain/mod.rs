@@ -3,6 +3,7 @@
 //! Nothing here waits, reads a clock, or knows of HTTP or a database; `tests/architecture.rs` holds it to that.
 
 pub mod callback;
+pub mod candidates;
 pub mod credits;
 pub mod decision;
 pub mod delivery_headers;

@@ -14,6 +14,7 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
+use super::reconcile::LATE_ANSWER;
 use crate::clock::Clock;
 use crate::domain::callback::{CallbackKeys, Reference, callback_url};
 use crate::domain::decision::Submission;
@@ -161,6 +162,8 @@ impl Gateway {
         let id = purchase.generation;
         let mut caller = Some(caller);
         let mut sending = std::pin::pin!(self.send(&purchase));
+        let mut late = self.clock.sleep(LATE_ANSWER);
+        let mut is_late = false;
         loop {
             tokio::select! {
                 biased;
@@ -169,6 +172,11 @@ impl Gateway {
                     if let Some(caller) = caller.take() {
                         self.tell(caller, bought).await;
                     }
+                }
+                () = &mut late, if !is_late => {
+                    // From now on it is looked for.
+                    is_late = true;
+                    self.store.wake(id);
                 }
                 () = has_left(caller.as_mut()), if caller.is_some() => {
                     caller = None;

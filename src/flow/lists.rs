@@ -46,7 +46,7 @@ pub(super) struct ListChoice {
     /// What is due to be asked about.
     pub(super) due: Vec<GenerationId>,
     /// Purchases that are looked for.
-    pub(super) lost: Vec<LostPurchase>,
+    pub(super) purchases: Vec<LostPurchase>,
 }
 
 /// What is known of a list as far as it tells of a family. Times are monotonic.
@@ -90,25 +90,25 @@ impl Lists {
     /// The list to look in for lost purchases now; else when to look next. `now`: monotonic, `today`: by the calendar.
     pub(super) fn choose_for_lost(
         &self,
-        lost: &[LostPurchase],
+        purchases: &[LostPurchase],
         now: Duration,
         today: Time,
     ) -> Result<ListChoice, Option<Duration>> {
         let memory = self.memory();
         let mut next: Option<Duration> = None;
-        for (n, first) in lost.iter().enumerate() {
+        for (n, first) in purchases.iter().enumerate() {
             let family = first.generation.family;
-            if lost[..n].iter().any(|other| other.generation.family == family) {
+            if purchases[..n].iter().any(|other| other.generation.family == family) {
                 continue;
             }
-            let of_family: Vec<_> = lost.iter().filter(|lost| lost.generation.family == family).cloned().collect();
-            let youngest = of_family.iter().map(|lost| today.since(lost.sent_at)).min().unwrap_or_default();
+            let of_family: Vec<_> = purchases.iter().filter(|one| one.generation.family == family).cloned().collect();
+            let youngest = of_family.iter().map(|one| today.since(one.sent_at)).min().unwrap_or_default();
             let pause = LOOKS.iter().find(|(age, _)| youngest < *age).map_or(LATER_LOOKS, |(_, pause)| *pause);
             let look_at = match memory.list_of(family, now) {
                 Some(list) => {
                     let look_at = memory.of(list, family).read_at.map_or(Duration::ZERO, |read_at| read_at + pause);
                     if look_at <= now {
-                        return Ok(ListChoice { list, family, due: Vec::new(), lost: of_family });
+                        return Ok(ListChoice { list, family, due: Vec::new(), purchases: of_family });
                     }
                     look_at
                 }
@@ -139,7 +139,7 @@ impl Lists {
             (false, true) => WORTH_A_TRY,
             (false, false) => WORTH_A_GUESS,
         };
-        (ids.len() >= worth).then(|| ListChoice { list, family: picked.family, due: ids, lost: Vec::new() })
+        (ids.len() >= worth).then(|| ListChoice { list, family: picked.family, due: ids, purchases: Vec::new() })
     }
 
     /// Remembers that a list is read now.

@@ -30,7 +30,7 @@ const TURNS: u32 = 200;
 /// People's own requests that may wait for a read.
 const ASKS_MAX: usize = 64;
 /// A purchase whose answer has not come for so long is looked for.
-const LATE_ANSWER: Duration = Duration::from_secs(20);
+pub(super) const LATE_ANSWER: Duration = Duration::from_secs(20);
 /// What a read may take beyond the request's own time limit, before it counts as dead.
 const LEASE_MARGIN: Duration = Duration::from_secs(30);
 
@@ -334,8 +334,8 @@ impl Reconciler {
         let tells = entries.iter().any(|entry| listing::tells_of(list, family, entry));
         let due = places.iter().map(|place| place.id).collect();
         let read = ListRead { check, list, due };
-        let lost = choice.lost.clone();
-        let outcome = self.store.record_list(&self.rules, read, entries, http_status, lost, today).await?;
+        let purchases = choice.purchases.clone();
+        let outcome = self.store.record_list(&self.rules, read, entries, http_status, purchases, today).await?;
         for found in &outcome.found {
             tracing::info!(generation = %found, list = list.path, "a purchase whose answer was lost was found in a list");
         }

@@ -47,6 +47,7 @@ async fn diagnosis(
     let equal = api.store.equal_generations(&generation).await?;
     let equal = EqualPurchases::of(&generation, &equal, at, api.rules.refund_window);
     let diagnosis = api.rules.diagnose(&generation, at).and_equal(&equal);
+    let diagnosis = diagnosis.and_candidates(&api.store.candidates(generation.id).await?);
     Ok(Json(DiagnosisView { at, diagnosis, generation: api.view(generation) }))
 }
 

@@ -234,7 +234,7 @@ impl World {
                 let listed =
                     listed.filter(|sold| sold.purchase.family == family && sold.purchase.plan.fate != Fate::Forgotten);
                 let listed = listed.map(|sold| sold.purchase.status_body(now - sold.lag)).take(100);
-                (200, serde_json::Value::from_iter(listed).to_string())
+                (200, listed.collect::<serde_json::Value>().to_string())
             }
         };
         provider::list::understand(status, &headers, body.as_bytes())

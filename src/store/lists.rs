@@ -12,6 +12,7 @@ use super::rows::{self, JOINED, Stored};
 use super::submissions::options;
 use super::tx::Tx;
 use super::{Store, StoreError};
+use crate::domain::candidates::Candidate;
 use crate::domain::decision::{Answer, Fact, Submission, Told};
 use crate::domain::family::Family;
 use crate::domain::id::{CheckId, GenerationId};
@@ -83,6 +84,23 @@ impl Store {
         Ok(found)
     }
 
+    /// The generations in the provider's lists that may be a purchase whose answer was lost, those seen first at the front.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database cannot be read.
+    pub async fn candidates(&self, id: GenerationId) -> Result<Vec<Candidate>, StoreError> {
+        let sql = "SELECT c.provider_id, c.entry, c.seen_at FROM generations g JOIN candidates c ON c.generation = g.id
+                   WHERE g.uid = ?1 AND g.provider_id IS NULL";
+        let rows = sqlx::query(sql).bind(id.as_bytes().as_slice()).fetch_all(&self.readers).await?;
+        let mut found = Vec::new();
+        for row in rows {
+            let (provider_id, entry): (String, String) = (row.try_get("provider_id")?, row.try_get("entry")?);
+            found.extend(Candidate::read(&provider_id, &entry, Time::from_ms(row.try_get("seen_at")?)));
+        }
+        found.sort_by_key(|candidate| candidate.seen_at);
+        Ok(found)
+    }
+
     /// Takes a list in: what it tells about what is due, and the lost purchases that stand in it, in one transaction.
     ///
     /// # Errors
@@ -93,7 +111,7 @@ impl Store {
         read: ListRead,
         entries: Vec<Entry>,
         http_status: Option<u16>,
-        lost: Vec<LostPurchase>,
+        purchases: Vec<LostPurchase>,
         now: Time,
     ) -> Result<ListTold, StoreError> {
         let rules = Arc::clone(rules);
@@ -102,7 +120,7 @@ impl Store {
                 let said = format!("the list of {} with {} generations", read.list.title, entries.len());
                 tx.answer_check(read.check, &told(Answer::NotFound, http_status, &said, Vec::new()), now)?;
                 let mut list = List { rules: &rules, read: &read, entries: &entries, http_status, now };
-                list.take_in(tx, &lost)
+                list.take_in(tx, &purchases)
             })
             .await
     }
@@ -130,7 +148,7 @@ struct List<'a> {
 }
 
 impl List<'_> {
-    fn take_in(&mut self, tx: &mut Tx<'_>, lost: &[LostPurchase]) -> Result<ListTold, StoreError> {
+    fn take_in(&mut self, tx: &mut Tx<'_>, purchases: &[LostPurchase]) -> Result<ListTold, StoreError> {
         let mut outcome = ListTold::default();
         let due: HashSet<_> = self.read.due.iter().collect();
         let since = self.list_since(tx)?;
@@ -151,8 +169,8 @@ impl List<'_> {
                 }
             }
         }
-        for purchase in lost {
-            if self.look_for(tx, purchase, lost, &unknown)? {
+        for purchase in purchases {
+            if self.look_for(tx, purchase, purchases, &unknown)? {
                 outcome.found.push(purchase.generation.id);
             }
         }
@@ -216,7 +234,7 @@ impl List<'_> {
         &self,
         tx: &mut Tx<'_>,
         purchase: &LostPurchase,
-        lost: &[LostPurchase],
+        purchases: &[LostPurchase],
         unknown: &[(usize, &Entry, Seen)],
     ) -> Result<bool, StoreError> {
         // What became of it meanwhile stands.
@@ -224,8 +242,8 @@ impl List<'_> {
         if stored.generation.provider_id.is_some() {
             return Ok(false);
         }
-        let rivals =
-            lost.iter().filter(|other| purchase.is_rival(&other.generation)).count() + self.under_way(tx, purchase)?;
+        let rivals = purchases.iter().filter(|other| purchase.is_rival(&other.generation)).count()
+            + tx.equal_under_way(purchase)?;
         match purchase.find(self.read.list, unknown, rivals, self.rules, self.now) {
             Match::Absent => Ok(false),
             Match::One(place) => {
@@ -240,16 +258,6 @@ impl List<'_> {
                 Ok(false)
             }
         }
-    }
-
-    /// Purchases of the same that are under way: their own answer may still name what is found.
-    fn under_way(&self, tx: &Tx<'_>, purchase: &LostPurchase) -> Result<usize, StoreError> {
-        let sql = "SELECT count(*) FROM generations INDEXED BY generations_status
-                   WHERE status <> 7 AND status = 2 AND family = ?1 AND prompt IS ?2 AND uid <> ?3";
-        let own = &purchase.generation;
-        let values = params![own.family.code(), own.request.prompt, own.id.as_bytes().as_slice()];
-        let count = tx.first(sql, values, |row| Ok(row.get::<_, u32>(0)?))?.unwrap_or(0);
-        Ok(usize::try_from(count).unwrap_or(usize::MAX))
     }
 
     fn bind(&self, tx: &mut Tx<'_>, stored: &Stored, entry: &Entry) -> Result<(), StoreError> {
@@ -288,6 +296,16 @@ impl List<'_> {
 }
 
 impl Tx<'_> {
+    /// Purchases of the same that are under way: their own answer may still name what is found.
+    fn equal_under_way(&self, purchase: &LostPurchase) -> Result<usize, StoreError> {
+        let sql = "SELECT count(*) FROM generations INDEXED BY generations_status
+                   WHERE status <> 7 AND status = 2 AND family = ?1 AND prompt IS ?2 AND uid <> ?3";
+        let own = &purchase.generation;
+        let values = params![own.family.code(), own.request.prompt, own.id.as_bytes().as_slice()];
+        let count = self.first(sql, values, |row| Ok(row.get::<_, u32>(0)?))?.unwrap_or(0);
+        Ok(usize::try_from(count).unwrap_or(usize::MAX))
+    }
+
     /// Since when an entry of a list is known that is on record under no generation; `None` when it is seen now for the first time.
     fn entry_since(&self, list: &Family, entry: &Entry, now: Time) -> Result<Option<Time>, StoreError> {
         let values = params![list.code(), entry.notice.provider_id.as_str()];

@@ -79,6 +79,7 @@ pub use reports::{Backlog, Bounded, DispatchCounts, Size, UnknownCode};
 pub use sessions::Session;
 pub use submissions::{Begun, Intent, SubmissionRecord};
 pub use timeline::Entry;
+use tx::Change;
 pub use tx::Changes;
 pub use vitals::{Unsent, Vitals};
 pub use waiters::Watched;
@@ -270,6 +271,12 @@ impl Store {
     /// Hears of every generation that changed, after its commit.
     pub fn changes(&self) -> broadcast::Receiver<Changes> {
         self.changes.subscribe()
+    }
+
+    /// Has whoever looks at what is due look at one generation now.
+    pub fn wake(&self, id: GenerationId) {
+        // Nobody may be listening.
+        drop(self.changes.send([Change::wake(id)].into()));
     }
 
     /// Waits for changes of one generation. Register before looking.

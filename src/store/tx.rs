@@ -9,10 +9,13 @@ use super::StoreError;
 use super::credits::Totals;
 use super::tallies::Tallies;
 use crate::domain::experience::{Experience, Kind};
-use crate::domain::generation::Generation;
+use crate::domain::generation::{Generation, State};
 use crate::domain::id::GenerationId;
 use crate::domain::time::Time;
 use crate::telemetry::meters::Outcome;
+
+/// Earlier than anything that is planned.
+const AT_ONCE: Time = Time::from_ms(0);
 
 /// A generation changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,8 +37,19 @@ pub type Changes = Arc<[Change]>;
 
 impl Change {
     pub(super) fn of(before: Option<&Generation>, generation: &Generation) -> Self {
-        let look_at = [generation.watch.check_at, generation.watch.turn_at].into_iter().flatten().min();
+        let next = [generation.watch.check_at, generation.watch.turn_at].into_iter().flatten().min();
+        // A purchase whose answer was lost just now is looked for at once.
+        let was_lost = before.is_some_and(|before| before.state == State::Unconfirmed);
+        let is_lost = generation.state == State::Unconfirmed && !was_lost;
+        let look_at = if is_lost { Some(AT_ONCE) } else { next };
         Self { id: generation.id, look_at, told: false, for_caller: false, outcome: first_outcome(before, generation) }
+    }
+}
+
+impl Change {
+    /// Nothing changed, but it is to be looked at now.
+    pub(super) fn wake(id: GenerationId) -> Self {
+        Self { id, look_at: Some(AT_ONCE), told: false, for_caller: false, outcome: None }
     }
 }
 

@@ -20,6 +20,7 @@ mod idempotency;
 mod kills;
 mod learning;
 mod lists;
+mod lost_purchases;
 mod money;
 mod no_public_address;
 mod openapi;

@@ -211,8 +211,8 @@ async fn who_really_wants_another_gets_it() {
     send(&world, &[], BODY).await.problem(504, "SUBMIT_UNCONFIRMED");
     assert_eq!(provider.purchases().len(), 6);
     // A person saw the credits come back: there is nothing to wait for.
-    let list = world.get("/v1/generations?limit=1").await.expect(200);
-    let last = text(&list["data"][0]["id"]);
+    let newest = world.get("/v1/generations?limit=1").await.expect(200);
+    let last = text(&newest["data"][0]["id"]);
     world.post(&format!("/v1/generations/{last}/refunds"), &json!({})).await.expect(200);
     send(&world, &[], BODY).await.problem(504, "SUBMIT_UNCONFIRMED");
     assert_eq!(provider.purchases().len(), 7);

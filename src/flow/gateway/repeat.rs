@@ -61,12 +61,12 @@ impl Gateway {
         tracing::info!(id = %first, "a purchase is repeated and not sent");
         let place = self.held.place();
         let patience = if place.is_some() { wanted.patience } else { Duration::ZERO };
-        let waited = tokio::select! {
+        let heard = tokio::select! {
             known = self.wait_for_first(first, patience) => known,
             // Who has left comes again, or never; neither is told anything now.
             () = caller.closed() => return,
         };
-        match waited {
+        match heard {
             Ok((standing, Some(reply))) => {
                 let replayed = by_key && standing.reply.is_some_and(|kept| kept == reply);
                 self.tell(caller, Bought { generation: first, reply, replayed, is_repeat: true, recorded: true }).await;

@@ -109,6 +109,7 @@ async fn one(
     let entries = api.store.timeline(&generation).await?;
     let equal = api.store.equal_generations(&generation).await?;
     let equal = EqualPurchases::of(&generation, &equal, now, rules.refund_window);
+    let candidates = api.store.candidates(generation.id).await?;
     let links = Links { provider: parts.provider_url.clone() };
     let link = generation.state.result_url().and_then(|url| links.safe(url));
     let policy = match &link {
@@ -137,7 +138,7 @@ async fn one(
             Medium::Image => "image",
         }),
         link: link.map(|link| link.to_string()),
-        diagnosis: shown(rules.diagnose(&generation, now)),
+        diagnosis: shown(rules.diagnose(&generation, now).and_candidates(&candidates)),
         axis: axis(&generation, rules, &entries, now),
         steps: steps(&generation, rules, &entries, now),
         twins: Twins {
