@@ -160,7 +160,7 @@ faults! {
 #[cfg(test)]
 impl Fault {
     /// All of them, each with a seed whose history shows it.
-    pub(crate) const ALL: [(Self, u64); 19] = [
+    pub(crate) const ALL: [(Self, u64); 20] = [
         (Self::EventForDuplicate, 0),
         (Self::SilentCheck, 0),
         (Self::SequenceGap, 0),
@@ -180,6 +180,7 @@ impl Fault {
         (Self::FixedWindow, 43),
         (Self::RestIgnored, 18),
         (Self::AskedTwice, 0),
+        (Self::RepeatSent, 0),
     ];
 }
 

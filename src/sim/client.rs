@@ -21,6 +21,9 @@ use crate::flow::gateway::{PurchaseError, Wanted};
 use crate::flow::intake::Envelope;
 use crate::sandbox::{Fate, PingBody};
 
+/// An equal purchase counts as a repeat for so long.
+const REPEATED_WITHIN: Duration = Duration::from_mins(10);
+
 impl Sim<'_> {
     /// A client buys through the gateway, as the provider documents it.
     pub(super) async fn buy(
@@ -66,6 +69,7 @@ impl Sim<'_> {
         let before = self.world.inner().sold.len();
         let Some(service) = &self.service else { return Ok(()) };
         let (caller, answer) = oneshot::channel();
+        let body = wanted.body_sha256;
         let purchase = service.gateway.clone().purchase(wanted, caller);
         let died = tokio::select! {
             biased;
@@ -73,11 +77,14 @@ impl Sim<'_> {
             () = self.world.died.notified() => true,
         };
         if died {
+            if key.is_none() {
+                self.unanswered.entry(body).or_insert(at);
+            }
             self.die();
             let down = self.some_time(Duration::from_secs(20));
             self.push(at + down, Event::Up);
         } else {
-            self.answered(key, answer.await.ok())?;
+            self.answered(at, key, body, answer.await.ok())?;
         }
         let sold = self.world.inner().sold.len();
         for n in before..sold {
@@ -92,7 +99,9 @@ impl Sim<'_> {
     /// Whoever was told that it was sold has it on record; the same key buys once.
     fn answered(
         &mut self,
+        at: Duration,
         key: Option<String>,
+        body: [u8; 32],
         answer: Option<Result<crate::flow::gateway::Bought, PurchaseError>>,
     ) -> Result<(), SimError> {
         let Some(Ok(bought)) = answer else { return Ok(()) };
@@ -102,6 +111,15 @@ impl Sim<'_> {
             // Keys are kept for a day by the calendar; one that jumps ahead by years forgets them.
             let again = earlier == Some(true) && !bought.is_repeat && self.jumped_at.is_none();
             self.hold(!again, "P4 the same key never buys twice", || format!("{bought:?}"))?;
+            return Ok(());
+        }
+        let lost_at = self.unanswered.get(&body).copied().filter(|lost_at| at < *lost_at + REPEATED_WITHIN);
+        let bought_again = lost_at.is_some() && !bought.is_repeat && self.jumped_at.is_none();
+        self.hold(!bought_again, "P5 what repeats a lost purchase is not sent", || format!("{bought:?}"))?;
+        if bought.reply.result != SubmitResult::Unclear {
+            self.unanswered.remove(&body);
+        } else if lost_at.is_none() {
+            self.unanswered.insert(body, at);
         }
         Ok(())
     }

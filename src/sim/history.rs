@@ -73,7 +73,8 @@ impl Sim<'_> {
             let at = self.some_time(buying);
             let key = self.chance.bool().then(|| format!("key-{n}"));
             let prompt = format!("order {n}");
-            if key.is_some() && self.chance.u8(0..3) == 0 {
+            // Some send it again: with their key, or because they heard nothing.
+            if self.chance.u8(0..3) == 0 {
                 let again = at + self.some_time(Duration::from_mins(3));
                 self.push(again, Event::Buy { key: key.clone(), prompt: prompt.clone(), asked: None });
             }

@@ -121,6 +121,8 @@ pub(super) struct Sim<'m> {
     pub(super) disturbed_at: Duration,
     /// What each order came to: sold and told so, by its key.
     pub(super) orders: HashMap<String, bool>,
+    /// Since when a purchase without a key has no answer that says what became of it, by its body.
+    pub(super) unanswered: HashMap<[u8; 32], Duration>,
     /// Clients poll for what they buy.
     pub(super) polling: bool,
     /// When a client that polls heard of the outcome, by its place in the ledger.
@@ -173,6 +175,7 @@ impl<'m> Sim<'m> {
             started_at: Duration::ZERO,
             disturbed_at: Duration::ZERO,
             orders: HashMap::new(),
+            unanswered: HashMap::new(),
             polling: false,
             heard: HashMap::new(),
             events: 0,
