@@ -227,7 +227,7 @@ mod tests {
 
     use super::*;
     use crate::domain::decision::tests::rules;
-    use crate::domain::generation::{Request, Via, State};
+    use crate::domain::generation::{Request, State, Via};
     use crate::domain::id::GenerationId;
     use crate::domain::schedule::Confirm;
 

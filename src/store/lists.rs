@@ -340,9 +340,10 @@ impl Tx<'_> {
         let own = &purchase.generation;
         let prompt = own.request.prompt.as_deref().map(str::trim);
         let since = purchase.rivals_since(rules).as_ms();
-        let count = self.first(sql, params![since, own.family.code(), prompt, own.id.as_bytes().as_slice()], |row| {
-            Ok(row.get::<_, u32>(0)?)
-        })?;
+        let count =
+            self.first(sql, params![since, own.family.code(), prompt, own.id.as_bytes().as_slice()], |row| {
+                Ok(row.get::<_, u32>(0)?)
+            })?;
         Ok(usize::try_from(count.unwrap_or(0)).unwrap_or(usize::MAX))
     }
 }
