@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 
 use super::family::{FAMILIES, Family};
-use super::generation::{Generation, State};
+use super::generation::Generation;
 use super::id::ProviderId;
 use super::notice::{Notice, Word};
 use super::purchase::RequestOptions;
@@ -57,11 +57,11 @@ pub struct LostPurchase {
     pub answered_at: Option<Time>,
 }
 
-/// When an entry was first seen, and whether that says anything.
+/// Between which reads an entry came into the list.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Seen {
-    /// The list was read first.
-    pub list_since: Option<Time>,
+    /// The list was read last without it; `None` where it was not read before, or nobody knows when.
+    pub absent_at: Option<Time>,
     /// This entry was seen first; `None`: now.
     pub entry_since: Option<Time>,
 }
@@ -145,18 +145,20 @@ impl LostPurchase {
         asked == Some(told) || composed.as_deref() == Some(told) || family_named(told).is_none()
     }
 
-    /// Whether it was bought when this purchase was sent, for certain: the list says when, or it was not there before, or it runs, which
-    /// none does for longer than the provider's limit.
+    /// Whether it was bought when this purchase was sent, for certain: the list says when, or it was not there shortly before, or it runs,
+    /// which none does for longer than the provider's limit.
     fn is_of_its_time(&self, entry: &Entry, seen: Seen, rules: &Rules, now: Time) -> bool {
         let until = self.answered_at.unwrap_or(now) + CLOCKS_APART;
         if let Some(created_at) = entry.created_at() {
             return self.sent_at - CLOCKS_APART <= created_at && created_at <= until;
         }
-        let was_absent = seen.list_since.is_some_and(|since| since < self.sent_at);
-        if was_absent {
-            return seen.entry_since.is_none_or(|since| since >= self.sent_at);
+        match seen.absent_at {
+            // It came into the list later.
+            Some(absent_at) if absent_at > until => false,
+            Some(absent_at) if absent_at >= self.sent_at - CLOCKS_APART => true,
+            // What came into the list while nobody read it may be of any time.
+            Some(_) | None => entry.is_running() && now.since(self.sent_at) < rules.limit(&self.generation),
         }
-        entry.is_running() && now.since(self.sent_at) < rules.limit(&self.generation)
     }
 
     /// Whether it can have been bought then at all.
@@ -164,12 +166,15 @@ impl LostPurchase {
         let until = self.answered_at.unwrap_or(now) + CLOCKS_FAR_APART;
         match entry.created_at() {
             Some(created_at) => self.sent_at - CLOCKS_FAR_APART <= created_at && created_at <= until,
-            None => seen.entry_since.is_none_or(|since| since >= self.sent_at),
+            None => {
+                seen.entry_since.is_none_or(|since| since >= self.sent_at)
+                    && seen.absent_at.is_none_or(|absent_at| absent_at <= until)
+            }
         }
     }
 
     /// Looks for it in the list of `list`. `unknown`: the entries that are on record under no generation, with their places and since when
-    /// they were seen; `rivals`: other purchases under way or lost that ask for the same.
+    /// they were seen; `rivals`: other purchases that ask for the same and whose id is not known.
     pub fn find(
         &self,
         list: &Family,
@@ -191,12 +196,9 @@ impl LostPurchase {
         }
     }
 
-    /// Whether another purchase may still turn out to be what is found: of a list that tells little, model and length may not tell them
-    /// apart.
-    pub fn is_rival(&self, other: &Generation) -> bool {
-        let open = matches!(other.state, State::Submitting | State::Unconfirmed) && other.provider_id.is_none();
-        let own = &self.generation;
-        open && other.id != own.id && other.family == own.family && other.request.prompt == own.request.prompt
+    /// What was bought before this cannot be taken for it.
+    pub fn rivals_since(&self, rules: &Rules) -> Time {
+        self.sent_at - rules.limit(&self.generation) - CLOCKS_FAR_APART
     }
 }
 
@@ -225,7 +227,7 @@ mod tests {
 
     use super::*;
     use crate::domain::decision::tests::rules;
-    use crate::domain::generation::{Request, Via};
+    use crate::domain::generation::{Request, State, Via};
     use crate::domain::id::GenerationId;
     use crate::domain::schedule::Confirm;
 
@@ -324,14 +326,21 @@ mod tests {
         let own = "kling/o3-video";
         let done = with(&json!({"status": "completed", "video_url": "https://x/v.mp4"}));
         let find = |entry: &Value, seen| find(&purchase(own), own, std::slice::from_ref(entry), seen, 0);
-        let (before, after) = (Some(SENT - Duration::from_hours(1)), Some(SENT + Duration::from_secs(1)));
-        let seen = |list_since, entry_since| Seen { list_since, entry_since };
+        let (early, before) = (Some(SENT - Duration::from_hours(1)), Some(SENT - Duration::from_mins(1)));
+        let after = |minutes| Some(SENT + Duration::from_mins(minutes));
+        let seen = |absent_at, entry_since| Seen { absent_at, entry_since };
         assert_eq!(find(&done, seen(None, None)), Match::Unsure(vec![0]), "it may be of yesterday");
-        assert_eq!(find(&done, seen(after, None)), Match::Unsure(vec![0]), "the list was not read before");
-        assert_eq!(find(&done, seen(before, None)), Match::One(0), "it was not there before");
-        assert_eq!(find(&done, seen(before, after)), Match::One(0));
-        assert_eq!(find(&done, seen(before, before)), Match::Absent, "it was there before");
-        assert_eq!(find(&running(), seen(before, before)), Match::Absent);
+        assert_eq!(find(&done, seen(early, None)), Match::Unsure(vec![0]), "nobody read the list in that hour");
+        assert_eq!(find(&running(), seen(early, None)), Match::One(0));
+        for is_at in [before, after(0), after(2)] {
+            assert_eq!(find(&done, seen(is_at, None)), Match::One(0), "it was not there shortly before");
+            assert_eq!(find(&done, seen(is_at, after(1))), Match::One(0));
+        }
+        for entry in [done.clone(), running()] {
+            assert_eq!(find(&entry, seen(early, before)), Match::Absent, "it was there before");
+            assert_eq!(find(&entry, seen(after(3), None)), Match::Unsure(vec![0]), "it came later");
+            assert_eq!(find(&entry, seen(after(11), None)), Match::Absent, "it came much later");
+        }
         assert_eq!(find(&running(), seen(None, None)), Match::One(0), "none runs for longer than the limit");
         let old = LostPurchase { sent_at: SENT - Duration::from_hours(1), ..purchase(own) };
         let unknown = [entry(&running())];
@@ -347,13 +356,6 @@ mod tests {
         let find = |entries: &[Value], rivals| find(&purchase(own), own, entries, Seen::default(), rivals);
         assert_eq!(find(&[running(), with(&json!({"prompt": "x"})), twin], 0), Match::Unsure(vec![0, 2]));
         assert_eq!(find(&[running()], 1), Match::Unsure(vec![0]));
-        let mut rival = Generation { id: GenerationId::fresh(SENT), ..purchase(own).generation };
-        assert!(purchase(own).is_rival(&rival));
-        assert!(!purchase(own).is_rival(&purchase("kling").generation), "another family");
-        rival.provider_id = ProviderId::parse("p-3").ok();
-        assert!(!purchase(own).is_rival(&rival), "known already");
-        let same = purchase(own);
-        assert!(!same.is_rival(&same.generation));
     }
 
     #[test]

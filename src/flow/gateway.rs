@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
@@ -58,7 +58,7 @@ pub struct Gateway {
 }
 
 /// What a caller wants to buy.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Wanted {
     /// What is bought from.
     pub family: &'static Family,
@@ -82,6 +82,8 @@ pub struct Wanted {
     pub request_id: Option<String>,
     /// How long a repeat waits for what becomes of the first.
     pub patience: Duration,
+    /// The place in memory that the body takes, where it is counted; given back with the body.
+    pub room: Option<OwnedSemaphorePermit>,
 }
 
 /// What came of it.
@@ -135,16 +137,17 @@ impl Gateway {
         let intending = tracing::info_span!("purchase.intent", generation = %id, family = wanted.family.path);
         match self.store.begin_purchase(&self.rules, intent, now).instrument(intending).await {
             Ok(Begun::New) => {}
-            Ok(Begun::KeyUsed(used)) => return self.answer_used_key(used, &wanted, caller).await,
-            Ok(Begun::Repeats(first)) => return self.answer_repeat(first, false, &wanted, caller).await,
+            Ok(Begun::KeyUsed(used)) => return self.answer_used_key(used, wanted, caller).await,
+            Ok(Begun::Repeats(first)) => return self.answer_repeat(first, false, wanted, caller).await,
             Err(error) => return drop(caller.send(Err(error.into()))),
         }
-        let Wanted { family, order, body, content_type, pass_trace, .. } = wanted;
+        let Wanted { family, order, body, content_type, pass_trace, room, .. } = wanted;
         let pieces = order.pieces(callback_url.as_deref());
         let purchase = Purchase { generation: id, family, body, pieces, content_type, pass_trace };
         let submitting =
             tracing::info_span!("purchase.submit", otel.kind = "client", generation = %id, family = family.path);
         let (submitted, caller) = self.submit(purchase, caller).instrument(submitting).await;
+        drop(room);
         let (submission, reply) = answer::understand(submitted);
         meters::purchase(family, reply.result);
         tracing::info!(%id, family = family.path, result = reply.result.as_str(), http_status = reply.http_status,
@@ -162,13 +165,14 @@ impl Gateway {
         let id = purchase.generation;
         let mut caller = Some(caller);
         let mut sending = std::pin::pin!(self.send(&purchase));
+        let mut known = std::pin::pin!(self.wait_until_known(id));
         let mut late = self.clock.sleep(LATE_ANSWER);
         let mut is_late = false;
         loop {
             tokio::select! {
                 biased;
                 submitted = &mut sending => return (submitted, caller),
-                bought = self.wait_until_known(id), if caller.is_some() => {
+                bought = &mut known, if caller.is_some() => {
                     if let Some(caller) = caller.take() {
                         self.tell(caller, bought).await;
                     }
@@ -180,11 +184,16 @@ impl Gateway {
                 }
                 () = has_left(caller.as_mut()), if caller.is_some() => {
                     caller = None;
-                    if let Err(error) = self.store.note_caller_left(id, self.clock.now()).await {
-                        tracing::warn!(%id, %error, "a caller that left was not written down");
-                    }
+                    self.note_caller_left(id).await;
                 }
             }
+        }
+    }
+
+    /// Whoever sends the same again repeats it.
+    async fn note_caller_left(&self, id: GenerationId) {
+        if let Err(error) = self.store.note_caller_left(id, self.clock.now()).await {
+            tracing::warn!(%id, %error, "a caller that left was not written down");
         }
     }
 
@@ -236,14 +245,10 @@ impl Gateway {
                     SubmitResult::Unclear if is_known => self.tell_standing(id, caller).await,
                     SubmitResult::Accepted | SubmitResult::Refused | SubmitResult::NotSent | SubmitResult::Unclear => {
                         let reply = reply.clone();
-                        // Who asked may have gone.
-                        drop(caller.send(Ok(Bought {
-                            generation: id,
-                            reply,
-                            replayed: false,
-                            is_repeat: false,
-                            recorded,
-                        })));
+                        let bought = Bought { generation: id, reply, replayed: false, is_repeat: false, recorded };
+                        if caller.send(Ok(bought)).is_err() {
+                            self.note_caller_left(id).await;
+                        }
                     }
                 }
             }

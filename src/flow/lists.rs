@@ -56,6 +56,8 @@ struct Known {
     /// It was read, and told of the family.
     exists: bool,
     rests_until: Duration,
+    /// It told nothing of what was due, which is no reason not to look for lost purchases in it.
+    rests_for_due_until: Duration,
     in_vain: u32,
 }
 
@@ -75,6 +77,11 @@ impl Memory {
     /// The list that tells of a family, as far as is known.
     fn list_of(&self, family: &'static Family, now: Duration) -> Option<&'static Family> {
         listing::lists_of(family).find(|list| self.of(list, family).rests_until <= now)
+    }
+
+    /// When the first of the lists that may tell of a family has rested.
+    fn rests_until(&self, family: &'static Family) -> Option<Duration> {
+        listing::lists_of(family).map(|list| self.of(list, family).rests_until).min()
     }
 
     fn of(&self, list: &Family, family: &Family) -> Known {
@@ -112,7 +119,7 @@ impl Lists {
                     }
                     look_at
                 }
-                None => now + ABSENT_FOR,
+                None => memory.rests_until(family).unwrap_or(now + ABSENT_FOR),
             };
             next = Some(next.map_or(look_at, |next| next.min(look_at)));
         }
@@ -130,6 +137,9 @@ impl Lists {
             return None;
         }
         let list = memory.list_of(picked.family, now)?;
+        if memory.of(list, picked.family).rests_for_due_until > now {
+            return None;
+        }
         let limit = usize::try_from(listing::ENTRIES_MAX).unwrap_or(usize::MAX);
         let mut ids: Vec<_> = due.iter().filter(|due| listed(due)).map(|due| due.id).take(limit).collect();
         ids.sort_unstable();
@@ -162,9 +172,11 @@ impl Lists {
         known.in_vain = if tells { 0 } else { known.in_vain + 1 };
         known.exists |= tells;
         let of_another = choice.list != choice.family;
-        let told_nothing = !choice.due.is_empty() && told.is_empty();
-        if (of_another && known.in_vain >= LOOKS_IN_VAIN) || told_nothing {
+        if of_another && known.in_vain >= LOOKS_IN_VAIN {
             (known.rests_until, known.in_vain) = (now + ABSENT_FOR, 0);
+        }
+        if !choice.due.is_empty() && told.is_empty() {
+            known.rests_for_due_until = now + ABSENT_FOR;
         }
         if memory.unlisted.len() > UNLISTED_MAX {
             memory.unlisted.retain(|_, until| *until > now);

@@ -247,5 +247,6 @@ fn wanted(
         request_id: None,
         // Nobody waits here: time stands still meanwhile.
         patience: Duration::ZERO,
+        room: None,
     }
 }

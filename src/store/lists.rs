@@ -15,7 +15,7 @@ use super::{Store, StoreError};
 use crate::domain::candidates::Candidate;
 use crate::domain::decision::{Answer, Fact, Submission, Told};
 use crate::domain::family::Family;
-use crate::domain::id::{CheckId, GenerationId};
+use crate::domain::id::{CheckId, GenerationId, ProviderId};
 use crate::domain::listing::{self, Entry, LostPurchase, Match, Seen};
 use crate::domain::schedule::Rules;
 use crate::domain::time::Time;
@@ -151,9 +151,12 @@ impl List<'_> {
     fn take_in(&mut self, tx: &mut Tx<'_>, purchases: &[LostPurchase]) -> Result<ListTold, StoreError> {
         let mut outcome = ListTold::default();
         let due: HashSet<_> = self.read.due.iter().collect();
-        let since = self.list_since(tx)?;
+        let read_before = self.read_before(tx)?;
         let mut unknown = Vec::new();
-        for (place, entry) in self.entries.iter().enumerate() {
+        // One that is named twice is one.
+        let mut named = HashSet::new();
+        let entries = self.entries.iter().enumerate();
+        for (place, entry) in entries.filter(|(_, entry)| named.insert(&entry.notice.provider_id)) {
             match self.on_record(tx, entry)? {
                 Some(stored) if due.contains(&stored.generation.id) => {
                     if self.answer(tx, &stored, entry)? {
@@ -162,32 +165,61 @@ impl List<'_> {
                 }
                 Some(_) => {}
                 // Retention has removed it: it is an old one.
-                None if tx.is_removed_of(self.read.list, &entry.notice.provider_id)? => {}
-                None => {
-                    let entry_since = tx.entry_since(self.read.list, entry, self.now)?;
-                    unknown.push((place, entry, Seen { list_since: since, entry_since }));
-                }
+                None if tx.is_removed_anywhere(&entry.notice.provider_id)? => {}
+                None => unknown.push((place, entry, self.seen(tx, entry, read_before)?)),
             }
         }
         for purchase in purchases {
-            if self.look_for(tx, purchase, purchases, &unknown)? {
+            if let Some(found) = self.look_for(tx, purchase, &unknown)? {
+                unknown.retain(|(place, ..)| *place != found);
                 outcome.found.push(purchase.generation.id);
             }
         }
+        self.forget_absent(tx)?;
         Ok(outcome)
     }
 
-    /// Since when the list was read before; remembers this read.
-    fn list_since(&self, tx: &Tx<'_>) -> Result<Option<Time>, StoreError> {
-        let code = self.read.list.code();
-        let since = tx.first("SELECT first_read_at FROM lists WHERE family = ?1", params![code], |row| {
-            Ok(Time::from_ms(row.get(0)?))
+    /// When the list was read last; remembers this read.
+    fn read_before(&self, tx: &Tx<'_>) -> Result<Option<Time>, StoreError> {
+        let (code, now) = (self.read.list.code(), self.now.as_ms());
+        let read_at = tx.first("SELECT read_at FROM lists WHERE family = ?1", params![code], |row| {
+            Ok(row.get::<_, Option<i64>>(0)?.map(Time::from_ms))
         })?;
-        if since.is_none() {
-            tx.execute("INSERT INTO lists (family, first_read_at) VALUES (?1, ?2)", params![code, self.now.as_ms()])?;
+        tx.execute(
+            "INSERT INTO lists (family, first_read_at, read_at) VALUES (?1, ?2, ?2)
+             ON CONFLICT (family) DO UPDATE SET read_at = excluded.read_at",
+            params![code, now],
+        )?;
+        Ok(read_at.flatten())
+    }
+
+    /// Between which reads an entry that is on record under no generation came into the list; remembers that it stands there.
+    fn seen(&self, tx: &Tx<'_>, entry: &Entry, read_before: Option<Time>) -> Result<Seen, StoreError> {
+        let (code, id) = (self.read.list.code(), entry.notice.provider_id.as_str());
+        let sql = "SELECT first_seen_at, absent_at FROM listed_ids WHERE family = ?1 AND provider_id = ?2";
+        let known = tx.first(sql, params![code, id], |row| {
+            let (since, absent_at): (i64, Option<i64>) = (row.get(0)?, row.get(1)?);
+            Ok(Seen { absent_at: absent_at.map(Time::from_ms), entry_since: Some(Time::from_ms(since)) })
+        })?;
+        if let Some(seen) = known {
+            return Ok(seen);
         }
-        tx.execute("DELETE FROM listed_ids WHERE first_seen_at < ?1", params![(self.now - IDS_KEPT_FOR).as_ms()])?;
-        Ok(since)
+        tx.execute(
+            "INSERT INTO listed_ids (family, provider_id, first_seen_at, absent_at) VALUES (?1, ?2, ?3, ?4)",
+            params![code, id, self.now.as_ms(), read_before.map(Time::as_ms)],
+        )?;
+        Ok(Seen { absent_at: read_before, entry_since: None })
+    }
+
+    /// Forgets old ids that stand in the list no more: what still does is not new when it is seen again.
+    fn forget_absent(&self, tx: &Tx<'_>) -> Result<(), StoreError> {
+        let ids: Vec<_> = listing::ids(self.entries).map(ProviderId::as_str).collect();
+        let ids = serde_json::to_string(&ids).map_err(|error| StoreError::Failed(error.to_string()))?;
+        tx.execute(
+            "DELETE FROM listed_ids WHERE family = ?1 AND first_seen_at < ?2 AND provider_id NOT IN (SELECT value FROM json_each(?3))",
+            params![self.read.list.code(), (self.now - IDS_KEPT_FOR).as_ms(), ids],
+        )?;
+        Ok(())
     }
 
     /// The generation of an entry, whatever family it is of.
@@ -229,33 +261,36 @@ impl List<'_> {
         Ok(())
     }
 
-    /// Looks for a lost purchase among the entries that are on record under no generation. Tells whether it was found.
+    /// Looks for a lost purchase among the entries that are on record under no generation. Tells the place of what was found to be it.
     fn look_for(
         &self,
         tx: &mut Tx<'_>,
         purchase: &LostPurchase,
-        purchases: &[LostPurchase],
         unknown: &[(usize, &Entry, Seen)],
-    ) -> Result<bool, StoreError> {
+    ) -> Result<Option<usize>, StoreError> {
         // What became of it meanwhile stands.
-        let Some(stored) = tx.by_id(purchase.generation.id)? else { return Ok(false) };
+        let Some(stored) = tx.by_id(purchase.generation.id)? else { return Ok(None) };
         if stored.generation.provider_id.is_some() {
-            return Ok(false);
+            return Ok(None);
         }
-        let rivals = purchases.iter().filter(|other| purchase.is_rival(&other.generation)).count()
-            + tx.equal_under_way(purchase)?;
-        match purchase.find(self.read.list, unknown, rivals, self.rules, self.now) {
-            Match::Absent => Ok(false),
+        let find = |rivals| purchase.find(self.read.list, unknown, rivals, self.rules, self.now);
+        // Rivals matter only where something was found.
+        let found = match find(0) {
+            Match::One(_) => find(tx.rivals(purchase, self.rules)?),
+            other @ (Match::Absent | Match::Unsure(_)) => other,
+        };
+        match found {
+            Match::Absent => Ok(None),
             Match::One(place) => {
-                let Some(entry) = self.entries.get(place) else { return Ok(false) };
+                let Some(entry) = self.entries.get(place) else { return Ok(None) };
                 self.bind(tx, &stored, entry)?;
-                Ok(true)
+                Ok(Some(place))
             }
             Match::Unsure(places) => {
                 for entry in places.iter().filter_map(|place| self.entries.get(*place)) {
                     self.keep_candidate(tx, stored.row, entry)?;
                 }
-                Ok(false)
+                Ok(None)
             }
         }
     }
@@ -296,27 +331,19 @@ impl List<'_> {
 }
 
 impl Tx<'_> {
-    /// Purchases of the same that are under way: their own answer may still name what is found.
-    fn equal_under_way(&self, purchase: &LostPurchase) -> Result<usize, StoreError> {
+    /// Purchases of the same that are prepared, under way or lost by now, and whose id is not known: what is found may be one of them.
+    /// Of a list that tells little, model and length may not tell them apart; nor do blanks around the prompt.
+    fn rivals(&self, purchase: &LostPurchase, rules: &Rules) -> Result<usize, StoreError> {
         let sql = "SELECT count(*) FROM generations INDEXED BY generations_status
-                   WHERE status <> 7 AND status = 2 AND family = ?1 AND prompt IS ?2 AND uid <> ?3";
+                   WHERE status <> 7 AND status IN (1, 2, 3) AND created_at >= ?1 AND provider_id IS NULL AND family = ?2
+                     AND trim(prompt, char(9, 10, 11, 12, 13, 32)) IS ?3 AND uid <> ?4";
         let own = &purchase.generation;
-        let values = params![own.family.code(), own.request.prompt, own.id.as_bytes().as_slice()];
-        let count = self.first(sql, values, |row| Ok(row.get::<_, u32>(0)?))?.unwrap_or(0);
-        Ok(usize::try_from(count).unwrap_or(usize::MAX))
-    }
-
-    /// Since when an entry of a list is known that is on record under no generation; `None` when it is seen now for the first time.
-    fn entry_since(&self, list: &Family, entry: &Entry, now: Time) -> Result<Option<Time>, StoreError> {
-        let values = params![list.code(), entry.notice.provider_id.as_str()];
-        let sql = "SELECT first_seen_at FROM listed_ids WHERE family = ?1 AND provider_id = ?2";
-        let since = self.first(sql, values, |row| Ok(Time::from_ms(row.get(0)?)))?;
-        if since.is_none() {
-            self.execute(
-                "INSERT INTO listed_ids (family, provider_id, first_seen_at) VALUES (?1, ?2, ?3)",
-                params![list.code(), entry.notice.provider_id.as_str(), now.as_ms()],
-            )?;
-        }
-        Ok(since)
+        let prompt = own.request.prompt.as_deref().map(str::trim);
+        let since = purchase.rivals_since(rules).as_ms();
+        let count =
+            self.first(sql, params![since, own.family.code(), prompt, own.id.as_bytes().as_slice()], |row| {
+                Ok(row.get::<_, u32>(0)?)
+            })?;
+        Ok(usize::try_from(count.unwrap_or(0)).unwrap_or(usize::MAX))
     }
 }

@@ -65,6 +65,12 @@ impl Tx<'_> {
         self.is_remembered(sql, params![rows::compact(provider_id), family.code()])
     }
 
+    /// Whether retention has removed a generation of the provider's id in any family.
+    pub(super) fn is_removed_anywhere(&self, provider_id: &ProviderId) -> Result<bool, StoreError> {
+        let sql = "SELECT 1 FROM removed WHERE provider_id = ?1";
+        self.is_remembered(sql, params![rows::compact(provider_id)])
+    }
+
     fn is_remembered(&self, sql: &str, values: impl Params) -> Result<bool, StoreError> {
         let found = self.first(sql, values, |_| Ok(()))?.is_some();
         Ok(found && !planted::is(planted::Fault::RemovedForgotten))

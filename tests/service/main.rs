@@ -40,3 +40,4 @@ mod support;
 mod telemetry;
 mod traces;
 mod webhooks;
+mod wrong_matches;

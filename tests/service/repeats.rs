@@ -286,6 +286,67 @@ async fn what_a_caller_that_left_sends_again_is_a_repeat() {
     assert_eq!(provider.purchases().len(), 1);
 }
 
+#[tokio::test]
+async fn what_a_caller_that_left_sends_again_is_a_repeat_after_the_answer_came_too() {
+    let go = Arc::new(Notify::new());
+    let (world, provider) = with_provider(Then::Wait(Arc::clone(&go), sold("p-1"))).await;
+    {
+        let leaving = send(&world, &[], BODY);
+        tokio::select! {
+            answer = leaving => panic!("{}", answer.status),
+            _ = provider.first() => {}
+        }
+    }
+    let id = text(&world.get("/v1/generations").await.expect(200)["data"][0]["id"]);
+    while !caller_has_left(&world, &id).await {
+        tokio::task::yield_now().await;
+    }
+    go.notify_waiters();
+    while world.generation(&id).await["status"] != "pending" {
+        tokio::task::yield_now().await;
+    }
+    let again = send(&world, &[], BODY).await;
+    assert_eq!((again.status, header(&again, "recoup-repeat-of")), (201, Some(id.as_str())));
+    assert_eq!((&again.body["generation_id"], provider.purchases().len()), (&json!("p-1"), 1));
+    // Now that somebody was told, the same again is wanted.
+    let (next, ()) = tokio::join!(send(&world, &[], BODY), async {
+        while provider.purchases().len() < 2 {
+            tokio::task::yield_now().await;
+        }
+        go.notify_waiters();
+    });
+    assert_eq!(header(&next, "recoup-repeat-of"), None);
+}
+
+#[tokio::test]
+async fn repeats_that_wait_keep_no_room_from_purchases() {
+    let world = World::new().await;
+    world.sandbox.fault_next_submit(Fault::Cut);
+    world.sandbox.plan_next(Plan::completed().lost());
+    send(&world, &[], BODY).await.problem(504, "SUBMIT_UNCONFIRMED");
+    // Of a body that does not tell its length the longest is expected.
+    let chunked = |body: &'static str| {
+        let pieces = futures_util::stream::iter([Ok::<_, std::convert::Infallible>(body)]);
+        let request = world.http.post(format!("{}{BUY}", world.url)).bearer_auth(KEY);
+        request.header("content-type", "application/json").body(reqwest::Body::wrap_stream(pieces)).send()
+    };
+    let repeats = futures_util::future::join_all((0..7).map(|_| chunked(BODY)));
+    let other = async {
+        loop {
+            let metrics = world.get("/metrics").await.body.to_string();
+            let lines = metrics.split("\\n").filter(|line| line.starts_with("recoup_purchase_repeats_total{"));
+            if lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum::<f64>() >= 7.0 {
+                break;
+            }
+        }
+        chunked(r#"{"prompt":"a kite"}"#).await.unwrap().status().as_u16()
+    };
+    tokio::select! {
+        _ = repeats => panic!("they wait"),
+        status = other => assert_eq!(status, 201),
+    }
+}
+
 /// Whether it is on record that the caller of a purchase has left.
 async fn caller_has_left(world: &World, id: &str) -> bool {
     use sqlx::Connection;

@@ -41,7 +41,7 @@ type Caller = oneshot::Sender<Result<Bought, PurchaseError>>;
 
 impl Gateway {
     /// Answers a request whose idempotency key was used before.
-    pub(super) async fn answer_used_key(&self, used: Repeated<Reply>, wanted: &Wanted, caller: Caller) {
+    pub(super) async fn answer_used_key(&self, used: Repeated<Reply>, wanted: Wanted, caller: Caller) {
         let answer = match used {
             Repeated::UnderWay(generation) => Err(PurchaseError::UnderWay(generation)),
             Repeated::OtherBody(generation) => Err(PurchaseError::OtherBody(generation)),
@@ -49,18 +49,22 @@ impl Gateway {
                 return self.answer_repeat(generation, true, wanted, caller).await;
             }
             Repeated::Answered(generation, reply) => {
-                Ok(Bought { generation, reply, replayed: true, is_repeat: true, recorded: true })
+                let bought = Bought { generation, reply, replayed: true, is_repeat: true, recorded: true };
+                return self.tell(caller, bought).await;
             }
         };
         drop(caller.send(answer));
     }
 
     /// Answers a request that repeats a purchase: with what became of it as soon as that is known, else that it is not.
-    pub(super) async fn answer_repeat(&self, first: GenerationId, by_key: bool, wanted: &Wanted, mut caller: Caller) {
-        meters::purchase_repeat(wanted.family);
+    pub(super) async fn answer_repeat(&self, first: GenerationId, by_key: bool, wanted: Wanted, mut caller: Caller) {
+        let Wanted { family, patience, body, room, .. } = wanted;
+        // It waits long, and nothing is sent: what waits behind it needs the memory.
+        drop((body, room));
+        meters::purchase_repeat(family);
         tracing::info!(id = %first, "a purchase is repeated and not sent");
         let place = self.held.place();
-        let patience = if place.is_some() { wanted.patience } else { Duration::ZERO };
+        let patience = if place.is_some() { patience } else { Duration::ZERO };
         let heard = tokio::select! {
             known = self.wait_for_first(first, patience) => known,
             // Who has left comes again, or never; neither is told anything now.
@@ -112,8 +116,11 @@ impl Gateway {
     /// Waits until a webhook, a list or a read has told what became of a purchase that is under way.
     pub(super) async fn wait_until_known(&self, id: GenerationId) -> Bought {
         let watched = self.store.watch(id);
+        let mut changed = watched.changed();
         loop {
-            watched.changed().await;
+            changed.await;
+            // Registered before looking, so that nothing is missed in between.
+            changed = watched.changed();
             match self.standing(id).await.map(|standing| known_reply(&standing)) {
                 Ok(Some(reply)) => {
                     return Bought { generation: id, reply, replayed: false, is_repeat: false, recorded: true };

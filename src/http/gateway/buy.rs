@@ -65,14 +65,12 @@ pub(super) async fn buy(
         idempotency_key: key,
         request_id: idempotency::request_id(headers),
         patience: idempotency::patience(headers).map_or(counter.repeat_wait, |wait| wait.min(counter.repeat_wait)),
+        room: Some(room),
     };
     let (answer, answered) = oneshot::channel();
     let gateway = counter.gateway.clone();
     // A caller that hangs up drops this future, not the purchase.
-    counter.tasks.carry(async move {
-        gateway.purchase(wanted, answer).await;
-        drop(room);
-    });
+    counter.tasks.carry(async move { gateway.purchase(wanted, answer).await });
     let bought = answered.await.map_err(|_| {
         Problem::internal("Something went wrong on our side. Look up the generation before you buy it again.")
     })?;
