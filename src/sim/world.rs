@@ -388,7 +388,10 @@ pub(super) fn fate(chance: &mut Rng, loss: u8, faults: bool) -> Plan {
         },
         12..15 if faults => Fate::NeverEnds,
         15..17 if faults => Fate::Forgotten,
-        17..20 if faults => Fate::CompletedWithoutUrl { reads: chance.u32(0..3) },
+        17..20 if faults => {
+            let reads = chance.u32(0..3);
+            Fate::CompletedWithoutUrl { reads, instead: (reads > 0).then(|| "None".to_owned()) }
+        }
         _ => Fate::Completed,
     };
     let failed = matches!(fate, Fate::Failed { .. });
