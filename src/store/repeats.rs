@@ -110,13 +110,13 @@ const SAME_CALL: &str = "
     SELECT r.generation, g.uid FROM purchase_requests r JOIN generations g ON g.id = r.generation
     WHERE r.body_sha256 = ?1 AND r.scope = ?2 AND r.sent_at > ?3 AND r.request_id = ?4 ORDER BY r.sent_at DESC LIMIT 1";
 
-/// The answer was lost and no caller has been told what became of the purchase, or its caller left before there was an answer. Not one
-/// whose credits a person saw come back.
+/// The answer was lost, or came when its caller had left, and no caller has been told what became of the purchase. Not one whose credits
+/// a person saw come back.
 const ANSWER_LOST: &str = "
     SELECT r.generation, g.uid FROM purchase_requests r
     JOIN generations g ON g.id = r.generation JOIN submissions s ON s.generation = r.generation
     WHERE r.body_sha256 = ?1 AND r.scope = ?2 AND r.sent_at > ?3 AND r.told_at IS NULL AND g.refunded_at IS NULL
-      AND (s.result = 'unclear' OR (s.result IS NULL AND r.left_at IS NOT NULL)) ORDER BY r.sent_at DESC LIMIT 1";
+      AND (s.result = 'unclear' OR r.left_at IS NOT NULL) ORDER BY r.sent_at DESC LIMIT 1";
 
 impl Tx<'_> {
     /// The purchase that this request repeats.

@@ -286,6 +286,36 @@ async fn what_a_caller_that_left_sends_again_is_a_repeat() {
     assert_eq!(provider.purchases().len(), 1);
 }
 
+/// Its own time limit was over a moment before the answer came: nobody has told it what it bought.
+#[tokio::test]
+async fn what_a_caller_sends_again_that_left_before_it_was_sold_is_a_repeat() {
+    let go = Arc::new(Notify::new());
+    let (world, provider) = with_provider(Then::Wait(Arc::clone(&go), sold("p-1"))).await;
+    {
+        let leaving = send(&world, &[], BODY);
+        tokio::select! {
+            answer = leaving => panic!("{}", answer.status),
+            _ = provider.first() => {}
+        }
+    }
+    let id = text(&world.get("/v1/generations").await.expect(200)["data"][0]["id"]);
+    while !caller_has_left(&world, &id).await {
+        tokio::task::yield_now().await;
+    }
+    go.notify_waiters();
+    while world.generation(&id).await["status"] != "pending" {
+        tokio::task::yield_now().await;
+    }
+    let again = send(&world, &[], BODY).await;
+    assert_eq!((again.status, header(&again, "recoup-repeat-of")), (201, Some(id.as_str())));
+    assert_eq!(again.body["generation_id"], "p-1");
+    assert_eq!(provider.purchases().len(), 1);
+    // Now it is told, and the same again is wanted.
+    go.notify_one();
+    assert_eq!(header(&send(&world, &[], BODY).await, "recoup-repeat-of"), None);
+    assert_eq!(provider.purchases().len(), 2);
+}
+
 /// Whether it is on record that the caller of a purchase has left.
 async fn caller_has_left(world: &World, id: &str) -> bool {
     use sqlx::Connection;
