@@ -11,6 +11,7 @@ use crate::domain::callback::{CallbackKeys, Reference};
 use crate::domain::decision::Answer;
 use crate::domain::family::{FAMILIES, Family};
 use crate::domain::id::{GenerationId, ProviderId};
+use crate::domain::link::is_link;
 use crate::domain::notice::{Notice, Word};
 use crate::domain::outcome::Outcome;
 use crate::domain::purchase::{self, Order, Piece};
@@ -62,7 +63,7 @@ fn webhook(bytes: &[u8]) {
     assert_eq!(ProviderId::parse(notice.provider_id.as_str()).as_ref(), Ok(&notice.provider_id));
     match notice.word {
         Word::Outcome(Outcome::Completed { result_url }) => {
-            assert!(!result_url.trim().is_empty(), "completed with nothing");
+            assert!(is_link(&result_url), "completed with what is no link");
         }
         Word::Outcome(Outcome::Failed(failure)) => {
             assert!(failure.text.is_none_or(|text| text.len() <= 4_096), "an endless reason is kept");

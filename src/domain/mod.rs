@@ -18,6 +18,7 @@ pub mod generation;
 pub mod history;
 pub mod id;
 pub mod lanes;
+pub mod link;
 pub mod listing;
 pub mod money;
 pub mod money_report;

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::error_code::ErrorCode;
 use super::id::ProviderId;
+use super::link::is_link;
 use super::outcome::{Failure, Outcome};
 use crate::planted;
 
@@ -28,7 +29,7 @@ pub enum Word {
     Processing,
     /// Final.
     Outcome(Outcome),
-    /// Completed, and no result to be found: not an outcome yet.
+    /// Completed, and no link to a result to be found: not an outcome yet.
     CompletedWithoutResult,
     /// A status word we do not know: taken as still running.
     Unknown(String),
@@ -113,12 +114,12 @@ fn word(status: &str, value: &Value) -> Word {
     }
 }
 
-/// The result's address, in whichever of the known places it is.
+/// The result's address, in whichever of the known places it is. A word in its place, as `None` or `pending`, is no result.
 fn result_url(value: &Value) -> Option<String> {
     let plain = RESULT_FIELDS.iter().filter_map(|field| value.get(field));
-    let nested = value.pointer("/output/video_urls/0");
-    let mut urls = plain.chain(nested).filter_map(Value::as_str).map(str::trim);
-    urls.find(|url| !url.is_empty()).map(str::to_owned)
+    let nested = value.pointer("/output/video_urls").and_then(Value::as_array);
+    let mut urls = plain.chain(nested.into_iter().flatten()).filter_map(Value::as_str).map(str::trim);
+    urls.find(|url| is_link(url)).map(str::to_owned)
 }
 
 /// The reason of a failure: the first of the known fields that says anything.
@@ -177,8 +178,10 @@ fn cut(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use serde_json::json;
 
     use super::*;
+    use crate::domain::link::tests::NO_LINKS;
 
     fn read(json: &str) -> Result<Word, Unreadable> {
         Notice::parse(json.as_bytes()).map(|notice| notice.word)
@@ -220,10 +223,32 @@ mod tests {
 
     #[test]
     fn completed_without_a_result_is_no_outcome() {
-        for url in ["null", "\"\"", "\"  \"", "7", "[]"] {
+        for url in ["null", "7", "[]", "true", "{}"] {
             let json = format!(r#"{{"generation_id":"a","status":"completed","video_url":{url}}}"#);
             assert_eq!(read(&json), Ok(Word::CompletedWithoutResult), "{json}");
         }
+    }
+
+    #[test]
+    fn a_word_for_a_link_is_no_result() {
+        for word in NO_LINKS {
+            for body in [
+                json!({"video_url": word}),
+                json!({"result_image_url": word}),
+                json!({"output": {"video_urls": [word]}}),
+            ] {
+                let mut body = body;
+                body["generation_id"] = json!("a");
+                body["status"] = json!("completed");
+                assert_eq!(read(&body.to_string()), Ok(Word::CompletedWithoutResult), "{body}");
+            }
+        }
+        let beside = json!({"id": "a", "status": "completed", "video_url": "None", "image_url": "https://x/v",
+                            "output": {"video_urls": ["https://x/w"]}});
+        assert_eq!(read(&beside.to_string()), Ok(completed("https://x/v")), "the link beside it is one");
+        let listed =
+            json!({"id": "a", "status": "completed", "output": {"video_urls": ["", "pending", " https://x/w "]}});
+        assert_eq!(read(&listed.to_string()), Ok(completed("https://x/w")));
     }
 
     #[test]
@@ -251,7 +276,7 @@ mod tests {
     #[test]
     fn unknown_words_are_kept_as_they_came() {
         assert_eq!(read(r#"{"id":"a","status":"Paused"}"#), Ok(Word::Unknown("Paused".into())));
-        assert_eq!(read(r#"{"id":"a","status":"COMPLETED","video_url":"u"}"#), Ok(completed("u")));
+        assert_eq!(read(r#"{"id":"a","status":"COMPLETED","video_url":"https://x/v"}"#), Ok(completed("https://x/v")));
     }
 
     #[test]

@@ -43,7 +43,7 @@ impl Failure {
 pub enum Outcome {
     /// There is a result.
     Completed {
-        /// Where it can be fetched; never empty.
+        /// Where it can be fetched: an absolute web address (`link`).
         result_url: String,
     },
     /// There will be none.

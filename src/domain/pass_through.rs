@@ -5,12 +5,12 @@
 
 use serde::Serialize;
 use serde_json::{Map, Value, json};
-use url::Url;
 use utoipa::ToSchema;
 
 use super::delivery_headers::DeliveryHeaders;
 use super::family::{Family, Medium};
 use super::generation::{Generation, State};
+use super::link::is_link;
 use super::notice::{Notice, Word};
 use super::shape;
 use super::words::words;
@@ -220,11 +220,6 @@ fn link_type(field: &str) -> Option<LinkType> {
         }
         _ => None,
     }
-}
-
-/// An absolute web address with a host.
-fn is_link(text: &str) -> bool {
-    Url::parse(text).is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
 }
 
 #[cfg(test)]

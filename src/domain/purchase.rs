@@ -15,6 +15,7 @@ use serde_json::value::RawValue;
 use super::family::Family;
 use super::generation::Request;
 use super::id::ProviderId;
+use super::link::is_link;
 use super::money::Usd;
 use super::notice;
 use super::words::words;
@@ -305,13 +306,9 @@ fn seconds(raw: &RawValue) -> Option<u32> {
 fn callback_url(raw: &RawValue) -> Result<Option<String>, NotAPurchase> {
     match serde_json::from_str::<Value>(raw.get()) {
         Ok(Value::Null) => Ok(None),
-        Ok(Value::String(url)) if is_web_address(&url) => Ok(Some(url)),
+        Ok(Value::String(url)) if is_link(&url) => Ok(Some(url)),
         Ok(_) | Err(_) => Err(NotAPurchase::CallbackUrl),
     }
-}
-
-fn is_web_address(text: &str) -> bool {
-    url::Url::parse(text).is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
 }
 
 /// The id and the price of an answer that sold something; `None` when there is no id to be found.

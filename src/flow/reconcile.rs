@@ -319,7 +319,10 @@ impl Reconciler {
         let asking = tracing::info_span!("check.list", otel.kind = "client", list = list.path, family = family.path);
         let Listing { answer, http_status, said } = self.provider.list(list).instrument(asking).await;
         let told = Told { answer: meaning(&answer), http_status, said, body: Vec::new() };
-        self.budget.learn(&told);
+        // A list that fails at a provider that answers says nothing of the reads of a status.
+        if http_status.is_none() || answer != ListAnswer::Nothing {
+            self.budget.learn(&told);
+        }
         drop(slot);
         let (now, today) = (self.clock.monotonic(), self.clock.now());
         tracing::debug!(list = list.path, http_status, said = told.said, "asked the provider for a list");

@@ -155,7 +155,8 @@ impl Budget {
     /// Learns from an answer: when to rest, and whether the provider is down.
     pub fn learn(&self, told: &Told) {
         let (mut state, now) = self.state_now();
-        state.key_refused = matches!(told.http_status, Some(401 | 403));
+        // A list that is forbidden is one that is not there: that says nothing of the key.
+        state.key_refused = matches!((&told.answer, told.http_status), (Answer::Paused { .. }, Some(401 | 403)));
         match told.answer {
             Answer::Known(_) | Answer::NotFound => state.failures = 0,
             Answer::Paused { pause } => {
@@ -417,6 +418,8 @@ mod tests {
         assert!(budget.key_refused());
         budget.learn(&told(Answer::NotFound, 404));
         assert!(!budget.key_refused());
+        budget.learn(&told(Answer::NotFound, 403));
+        assert!(!budget.key_refused(), "a list that is not for us");
     }
 
     #[test]

@@ -55,7 +55,8 @@ impl ProviderClient {
     }
 }
 
-/// What a complete answer means. A path that does not exist may be refused in several ways.
+/// What a complete answer means. A path that does not exist may be refused in several ways; a 403 is about this path alone, and doubts
+/// neither the key nor the reads of anything else.
 pub(crate) fn understand(status: u16, headers: &HeaderMap, body: &[u8]) -> Listing {
     let (answer, said) = match status {
         200..=299 => match listing::read_list(body) {
@@ -65,8 +66,8 @@ pub(crate) fn understand(status: u16, headers: &HeaderMap, body: &[u8]) -> Listi
             }
             None => (ListAnswer::Nothing, "the answer is no list".to_owned()),
         },
-        400 | 404 | 405 | 410 | 422 | 501 => (ListAnswer::Absent, "there is no such list".to_owned()),
-        401 | 403 => (ListAnswer::Paused { pause: KEY_REFUSED_PAUSE }, "the API key is refused".to_owned()),
+        400 | 403 | 404 | 405 | 410 | 422 | 501 => (ListAnswer::Absent, "there is no such list".to_owned()),
+        401 => (ListAnswer::Paused { pause: KEY_REFUSED_PAUSE }, "the API key is refused".to_owned()),
         429 => (ListAnswer::Paused { pause: retry_after(headers) }, "too many reads".to_owned()),
         _ => (ListAnswer::Nothing, "no answer to the question".to_owned()),
     };
@@ -87,7 +88,8 @@ mod tests {
         assert_eq!(read(404, ""), ListAnswer::Absent);
         assert_eq!(read(405, ""), ListAnswer::Absent);
         assert_eq!(read(503, one), ListAnswer::Nothing);
-        assert_eq!(read(403, ""), ListAnswer::Paused { pause: KEY_REFUSED_PAUSE });
+        assert_eq!(read(403, ""), ListAnswer::Absent);
+        assert_eq!(read(401, ""), ListAnswer::Paused { pause: KEY_REFUSED_PAUSE });
         assert!(matches!(read(429, ""), ListAnswer::Paused { .. }));
     }
 }

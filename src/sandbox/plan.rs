@@ -102,6 +102,9 @@ pub enum Fate {
     CompletedWithoutUrl {
         /// How many.
         reads: u32,
+        /// A word in the URL's place, as `None` or `pending`; by default null.
+        #[serde(default)]
+        instead: Option<String>,
     },
     /// It runs for ever.
     NeverEnds,

@@ -17,6 +17,7 @@ The generation:
   fail=CODE             fails with this code
   never                 never ends
   no-url                completes, and the link is missing at first
+  no-url=WORD           the same, with that word in the link's place
   takes=SECONDS         ends after that time, whatever the speed
   lose                  its webhook gets lost
   late=SECONDS          its webhook comes that much later
@@ -152,7 +153,10 @@ fn direct(plan: &mut Plan, word: &str) -> Result<(), String> {
     match name {
         "fail" => plan.fate = Fate::Failed { reason: Value::from(value) },
         "never" => plan.fate = Fate::NeverEnds,
-        "no-url" => plan.fate = Fate::CompletedWithoutUrl { reads: 1 },
+        "no-url" => {
+            let instead = Some(value.to_owned()).filter(|word| !word.is_empty());
+            plan.fate = Fate::CompletedWithoutUrl { reads: 1, instead };
+        }
         "takes" => plan.takes_ms = Some(ms(seconds(word, value)?)),
         "lose" => plan.webhooks.clear(),
         "late" => plan.webhooks = vec![Ping { after_ms: ms(seconds(word, value)?), body: PingBody::Documented }],
@@ -179,6 +183,8 @@ mod tests {
             read("a boat [sandbox: fail=TIMEOUT lose takes=5.5] at sea"),
             Ok(Directions { plan: Some(plan), script: None })
         );
+        let Directions { plan, .. } = read("[sandbox: no-url=None]").unwrap();
+        assert_eq!(plan.unwrap().fate, Fate::CompletedWithoutUrl { reads: 1, instead: Some("None".to_owned()) });
         for wrong in ["explode", "late=soon", "takes=-1", "late=1e99", "answer=99", "answer=", "times=2", "unsold"] {
             assert!(read(&format!("[sandbox: {wrong}]")).is_err(), "{wrong}");
         }

@@ -116,10 +116,10 @@ impl Purchase {
         }
         match &self.plan.fate {
             Fate::Failed { reason } => Standing::Failed { reason: reason.clone() },
-            Fate::CompletedWithoutUrl { reads } => {
+            Fate::CompletedWithoutUrl { reads, instead } => {
                 let since = self.reads.iter().filter(|read| **read >= self.ends_at).count();
                 let shown = since > usize::try_from(*reads).unwrap_or(usize::MAX);
-                Standing::Completed { url: shown.then(|| self.result_url()) }
+                Standing::Completed { url: if shown { Some(self.result_url()) } else { instead.clone() } }
             }
             Fate::Completed | Fate::NeverEnds | Fate::Forgotten => Standing::Completed { url: Some(self.result_url()) },
         }

@@ -8,10 +8,11 @@ use sha2::{Digest, Sha256};
 use tokio::sync::oneshot;
 
 use super::SimError;
+use super::fate::fate;
 use super::machine::{APART, Event, Sim};
 use super::pollers::Product;
 use super::service::PUBLIC_URL;
-use super::world::{Counter, fate};
+use super::world::Counter;
 use crate::clock::Clock;
 use crate::domain::family::{FAMILIES, Family};
 use crate::domain::id::GenerationId;

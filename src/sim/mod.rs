@@ -6,6 +6,7 @@
 mod check;
 mod client;
 mod clock;
+mod fate;
 mod history;
 mod machine;
 mod pollers;

@@ -8,7 +8,6 @@ use fastrand::Rng;
 use futures_util::future::BoxFuture;
 use reqwest::StatusCode;
 use reqwest::header::{HeaderMap, RETRY_AFTER};
-use serde_json::json;
 
 use super::clock::SimClock;
 use crate::clock::Clock;
@@ -18,7 +17,7 @@ use crate::domain::generation::State;
 use crate::domain::id::{GenerationId, ProviderId};
 use crate::domain::purchase::{Order, Piece};
 use crate::provider::{self, HttpAnswer, ListAnswer, Listing, Provider, Submitted};
-use crate::sandbox::{Asked, ELSEWHERE, Fate, Ping, PingBody, Plan, Purchase, price};
+use crate::sandbox::{Asked, ELSEWHERE, Fate, Plan, Purchase, price};
 use crate::store::Store;
 
 /// The provider counts reads in this window.
@@ -378,42 +377,4 @@ fn callback_url(request: &provider::Purchase) -> Option<String> {
         .collect();
     let body: serde_json::Value = serde_json::from_slice(&body).ok()?;
     Some(body.get("callback_url")?.as_str()?.to_owned())
-}
-
-/// A random fate: most are well, some are everything the provider must be feared to do. `loss`: lost webhooks in percent.
-pub(super) fn fate(chance: &mut Rng, loss: u8, faults: bool) -> Plan {
-    let fate = match chance.u8(0..100) {
-        0..12 => Fate::Failed {
-            reason: [json!("CONTENT_POLICY_VIOLATION"), json!("TIMEOUT"), json!(null)][chance.usize(0..3)].clone(),
-        },
-        12..15 if faults => Fate::NeverEnds,
-        15..17 if faults => Fate::Forgotten,
-        17..20 if faults => Fate::CompletedWithoutUrl { reads: chance.u32(0..3) },
-        _ => Fate::Completed,
-    };
-    let failed = matches!(fate, Fate::Failed { .. });
-    let plan = Plan { fate, ..Plan::default() };
-    if chance.u8(0..100) < loss {
-        return plan.lost();
-    }
-    let seconds = Duration::from_secs;
-    let late = seconds(chance.u64(0..200));
-    match chance.u8(0..100) {
-        _ if !faults => plan,
-        0..10 => plan.with_webhooks([Ping::default(), Ping::new(PingBody::Documented, late)]),
-        10..18 => plan.with_webhooks([Ping::new(PingBody::Documented, late)]),
-        18..24 => plan.with_webhooks([Ping::default(), Ping::new(PingBody::Contradicting, late)]),
-        24..28 => {
-            plan.with_webhooks([Ping::new(PingBody::Contradicting, seconds(0)), Ping::new(PingBody::Documented, late)])
-        }
-        28..33 => plan.with_webhooks([Ping::new(PingBody::Truncated, seconds(0))]),
-        33..36 => plan.with_webhooks([
-            Ping::new(PingBody::UnknownStatus("resting".to_owned()), seconds(0)),
-            Ping::new(PingBody::Documented, late),
-        ]),
-        36..39 => plan.with_webhooks([Ping::new(PingBody::WrongId, seconds(0)), Ping::new(PingBody::Documented, late)]),
-        39..43 if failed => plan.with_webhooks([Ping::new(PingBody::WithoutReason, seconds(0))]),
-        43..46 => plan.with_webhooks([Ping::new(PingBody::WithoutUrl, seconds(0))]),
-        _ => plan,
-    }
 }

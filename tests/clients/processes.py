@@ -15,10 +15,10 @@ os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1"
 class Process:
     """A process that is ended with the test, by its own number."""
 
-    def __init__(self, *arguments, log, environment=None):
+    def __init__(self, *arguments, log, environment=None, binary=BINARY):
         self.log = log
         with open(log, "ab") as output:
-            self.child = subprocess.Popen([BINARY, *arguments], stdout=output, stderr=output, env={**os.environ, **(environment or {})})
+            self.child = subprocess.Popen([binary, *arguments], stdout=output, stderr=output, env={**os.environ, **(environment or {})})
 
     def kill(self):
         self.child.kill()
@@ -51,10 +51,10 @@ class Sandbox(Process):
 
 
 class Service(Process):
-    """recoup on a database of its own."""
+    """recoup on a database of its own; `planted`: with this wrong behaviour of src/planted.rs, which another binary has."""
 
-    def __init__(self, folder, provider_url, more="", port=None):
-        self.folder, self.port = folder, port or free_port()
+    def __init__(self, folder, provider_url, more="", port=None, planted=None):
+        self.folder, self.port, self.planted = folder, port or free_port(), planted
         self.url = f"http://127.0.0.1:{self.port}"
         config = pathlib.Path(folder, "config.toml")
         config.write_text(f"""
@@ -79,7 +79,8 @@ level = "warn"
         self.start()
 
     def start(self):
-        super().__init__("serve", "--config", f"{self.folder}/config.toml", log=f"{self.folder}/recoup.log")
+        wrong = {"environment": {"RECOUP_PLANTED": self.planted}, "binary": os.environ["RECOUP_PLANTED_BINARY"]} if self.planted else {}
+        super().__init__("serve", "--config", f"{self.folder}/config.toml", log=f"{self.folder}/recoup.log", **wrong)
         wait_for(self, lambda: call(f"{self.url}/livez"))
 
     def get(self, path):

@@ -16,7 +16,7 @@ async fn the_filter_and_the_shown_state_agree_at_every_time() {
     world.buy(Plan::failed("TIMEOUT").taking(Duration::from_mins(1))).await;
     world.buy(Plan::failed("TIMEOUT").lost().taking(Duration::from_mins(1))).await;
     world.buy(never.clone()).await;
-    world.buy(Plan { fate: Fate::CompletedWithoutUrl { reads: 50 }, ..Plan::completed() }).await;
+    world.buy(Plan { fate: Fate::CompletedWithoutUrl { reads: 50, instead: None }, ..Plan::completed() }).await;
     world.buy(Plan { fate: Fate::Forgotten, ..Plan::completed().lost() }).await;
     let confirmed = world.buy(Plan::failed("TIMEOUT").taking(Duration::ZERO)).await;
     world.sandbox.until(|ledger| ledger.iter().filter(|bought| !bought.attempts.is_empty()).count() >= 2).await;

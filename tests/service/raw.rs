@@ -36,6 +36,8 @@ pub(crate) enum Then {
     Answer(Vec<u8>),
     /// The connection is closed without a word.
     Close,
+    /// To a read these bytes; after a purchase the connection is closed without a word.
+    AnswerReads(Vec<u8>),
     /// Nothing, until told to let go; then these bytes.
     Wait(Arc<Notify>, Vec<u8>),
     /// A webhook to the callback URL of the request, then these bytes.
@@ -116,6 +118,8 @@ async fn read(stream: &mut TcpStream) -> Option<Seen> {
 async fn answer(mut stream: TcpStream, request: &Seen, then: Then) {
     let bytes = match then {
         Then::Close => return,
+        Then::AnswerReads(_) if request.head.starts_with("POST ") => return,
+        Then::AnswerReads(bytes) => bytes,
         Then::Answer(bytes) => bytes,
         Then::Wait(go, bytes) => {
             go.notified().await;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use recoup::sandbox::{Fate, Fault, Plan, Settings};
 use serde_json::{Value, json};
 
+use crate::raw::{RawProvider, Then, http};
 use crate::support::{World, completed, text};
 
 fn never() -> Plan {
@@ -376,5 +377,27 @@ async fn nothing_open_is_without_a_next_look() {
             let open = row["settled_at"].is_null();
             assert_eq!(open, !row["next_check_at"].is_null(), "{}", text(&row["status"]));
         }
+    }
+}
+
+/// Which lists there are is not known: one that is forbidden or broken says nothing of the key, nor of the reads of a status.
+#[tokio::test]
+async fn a_list_that_is_refused_or_fails_rests_no_other_read() {
+    for status in ["403 Forbidden", "500 Internal Server Error"] {
+        let provider = RawProvider::start(Then::AnswerReads(http(status, "", "{}"))).await;
+        let url = url::Url::parse(&provider.url).unwrap();
+        let world = World::with(move |config| config.provider.base_url = url).await;
+        let slow = json!({"generation_id": "p-9", "family": "kling/o3-video", "model": "kling_o3_pro", "duration_seconds": 15});
+        world.post("/v1/generations", &slow).await.expect(201);
+        let lost = world.post("/gateway/v1/kling/o3-video/generate", &json!({"prompt": "a paper boat"})).await;
+        lost.problem(504, "SUBMIT_UNCONFIRMED");
+        for _ in 0..36 {
+            world.advance_s(5).await;
+        }
+        let lists = provider.seen().iter().filter(|seen| seen.head.contains("/generations?limit=")).count();
+        assert!(lists >= if status.starts_with('5') { 6 } else { 2 }, "{status}: {lists} lists");
+        let ready = world.get("/readyz").await.expect(200);
+        assert!(!ready.to_string().contains("refused"), "{status}: {ready}");
+        world.post("/v1/generations/p-9/checks", &json!({})).await.expect(200);
     }
 }

@@ -270,13 +270,20 @@ async fn a_body_that_is_too_long_is_refused() {
 
 #[tokio::test]
 async fn completed_without_a_result_is_checked_until_the_result_is_there() {
+    for instead in [None, Some("None"), Some("/a.mp4"), Some("javascript:alert(1)")] {
+        becomes_completed_once_there_is_a_link(instead.map(str::to_owned)).await;
+    }
+}
+
+/// What stands in the link's place, if anything does, is no result.
+async fn becomes_completed_once_there_is_a_link(instead: Option<String>) {
     let world = World::new().await;
-    let plan = Plan { fate: Fate::CompletedWithoutUrl { reads: 2 }, ..Plan::completed() };
+    let plan = Plan { fate: Fate::CompletedWithoutUrl { reads: 2, instead }, ..Plan::completed() };
     let bought = world.buy(plan.taking(std::time::Duration::ZERO)).await;
     world.after_reads(1).await;
     let shown = world.generation(&bought.id).await;
     assert_eq!((&shown["status"], &shown["attention"]), (&json!("processing"), &json!("no_result")));
-    assert_eq!(shown["credits"], "at_risk");
+    assert_eq!((&shown["credits"], &shown["result_url"]), (&json!("at_risk"), &Value::Null));
     world.advance_s(15).await;
     assert_eq!(world.generation(&bought.id).await["attention"], "no_result");
     world.advance_s(30).await;

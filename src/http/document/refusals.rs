@@ -120,8 +120,15 @@ impl Code {
             Self::KeyReused | Self::KeyInUse => {
                 &[("Recoup-Generation", "Our id of the generation that the first request with this key was about.")]
             }
-            Self::ProviderUnreachable | Self::SubmitUnconfirmed => &[
+            // A key under which nothing was sent is free again: this is never replayed.
+            Self::ProviderUnreachable => &[("Recoup-Generation", "Our id of the generation.")],
+            Self::SubmitUnconfirmed => &[
                 ("Recoup-Generation", "Our id of the generation."),
+                ("Recoup-Repeat-Of", "The same, where the request repeats the purchase: it was not sent on."),
+                (
+                    "Retry-After",
+                    "Seconds until the same request is worth sending again: it is not sent on, but waits for what became of this one.",
+                ),
                 ("Idempotency-Replayed", "`true` for a recorded answer."),
             ],
             Self::NotFound
@@ -163,8 +170,8 @@ impl Code {
                 "There was no connection to the provider, so nothing was sent and nothing was charged. It is safe to send it again."
             }
             Self::SubmitUnconfirmed => {
-                "The purchase was sent and no usable answer came back: it may have been charged. Do not send it again; it is on \
-                 record under the id in Recoup-Generation, and its webhook settles it if it was bought."
+                "The purchase was sent and no usable answer came back: it may have been charged. It is on record under the id in \
+                 Recoup-Generation. The same request again is not sent: it waits for what became of this one."
             }
             Self::GenerationNotFound => "Generation not found",
             Self::ProviderSilent => {

@@ -36,8 +36,24 @@ impl IntoParams for IdempotencyKey {
     fn into_params(_in: impl Fn() -> Option<ParameterIn>) -> Vec<path::Parameter> {
         let about = "The same key and body within a day give the recorded answer; another body is 422; while the first is \
                      under way 409. For each API key and route.";
-        let key = of_type(Type::String).pattern(Some("^[ -~]{1,255}$")).examples(["order-42"]);
-        vec![header("Idempotency-Key", about, key)]
+        let key = || of_type(Type::String).pattern(Some("^[ -~]{1,255}$")).examples(["order-42"]);
+        let alias = "Another name of `Idempotency-Key`: both may stand with the same value.";
+        vec![header("Idempotency-Key", about, key()), header("X-Idempotency-Key", alias, key())]
+    }
+}
+
+/// The headers by which a purchase that is sent again is recognised, and that say how long it may wait.
+pub(in crate::http) struct RepeatHeaders;
+
+impl IntoParams for RepeatHeaders {
+    fn into_params(_in: impl Fn() -> Option<ParameterIn>) -> Vec<path::Parameter> {
+        let call = "The caller's own id of the call, the same on all of its attempts: with the same body within a day they are one purchase.";
+        let wait = "`wait=SECONDS` (RFC 7240): how long a request that repeats a purchase waits at most for what becomes of the first. At \
+                    most, and if nothing is said, `gateway.repeat_wait`.";
+        vec![
+            header("X-Request-ID", call, of_type(Type::String).examples(["7f00a1b2c3d4e5f6"])),
+            header("Prefer", wait, of_type(Type::String).examples(["wait=20"])),
+        ]
     }
 }
 
@@ -196,6 +212,9 @@ impl IntoResponses for Sold {
         let mut refused = ResponseBuilder::new().description("The provider's answer, unchanged.").build();
         refused.content.insert("*/*".to_owned(), ContentBuilder::new().build().into());
         mark(&mut refused);
+        let pause =
+            HeaderBuilder::new().schema(Some(of_type(Type::String))).description(Some("The provider's.")).build();
+        refused.headers.insert("Retry-After".to_owned(), pause.into());
         responses.insert("201".to_owned(), sold.into());
         responses.insert("4XX".to_owned(), refused.clone().into());
         responses.insert("5XX".to_owned(), refused.into());
@@ -216,6 +235,7 @@ fn mark(response: &mut Response) {
     for (name, about) in [
         ("Recoup-Generation", "Our id of the generation: on every answer once the intent is kept."),
         ("Recoup-Error-Code", "Why the provider refused, as one of the codes of `/v1/error-codes`."),
+        ("Recoup-Repeat-Of", "Our id of the purchase that this request repeats: it was not sent on."),
         ("Idempotency-Replayed", "`true` for a recorded answer."),
         ("Recoup-Unrecorded", "`true` when what came of the purchase could not be kept yet."),
     ] {

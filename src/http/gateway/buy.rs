@@ -17,7 +17,7 @@ use crate::domain::family::Family;
 use crate::domain::purchase::{NotAPurchase, Order, Reply, SubmitResult};
 use crate::flow::gateway::{Bought, PurchaseError, Wanted};
 use crate::http::auth::Caller;
-use crate::http::document::requests::{IdempotencyKey, MetadataHeader, Purchase, Sold};
+use crate::http::document::requests::{IdempotencyKey, MetadataHeader, Purchase, RepeatHeaders, Sold};
 use crate::http::extract::{self, invalid_field};
 use crate::http::idempotency::{self, GENERATION, invalid_header, named};
 use crate::http::parameter::OfFamily;
@@ -34,9 +34,11 @@ const READ_IN_PLACE_BYTES_MAX: usize = 256 * KIB;
 /// Buys a generation, as the provider sells it.
 ///
 /// The body goes to the provider as it came but for `callback_url`; the provider's status and body come back unchanged. The intent is
-/// kept before anything is sent. Send it again only after a 502 `PROVIDER_UNREACHABLE`, or with the same `Idempotency-Key`.
+/// kept before anything is sent. A request that repeats a purchase is not sent: it waits for what becomes of the first and is answered that.
+/// It repeats one with the same API key, route and body, and the same `X-Request-ID` within a day, or the same `Idempotency-Key`, or without
+/// a key within ten minutes of one whose answer was lost. Who wants another one sends an `Idempotency-Key` of its own.
 #[utoipa::path(post, path = "/gateway/v1/{family}/generate", tag = "gateway", operation_id = "buy_generation", security(("key" = ["submit"])),
-    params(OfFamily, IdempotencyKey, MetadataHeader),
+    params(OfFamily, IdempotencyKey, RepeatHeaders, MetadataHeader),
     request_body(content = Purchase),
     responses(Sold))]
 pub(super) async fn buy(
