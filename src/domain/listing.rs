@@ -20,8 +20,6 @@ use super::time::Time;
 pub const ENTRIES_MAX: u32 = 100;
 /// How far the provider's clock may differ from ours.
 const CLOCKS_APART: Duration = Duration::from_mins(2);
-/// A purchase whose answer is waited for that long is looked for meanwhile.
-const LATE_ANSWER: Duration = Duration::from_secs(20);
 /// How far it may differ and still be looked at by a person.
 const CLOCKS_FAR_APART: Duration = Duration::from_mins(10);
 
@@ -35,25 +33,6 @@ pub fn lists_of(family: &'static Family) -> impl Iterator<Item = &'static Family
 /// Whether it is documented that there is such a list, and that it tells of `family` (provider.md sections 1 and 13).
 pub fn is_documented(list: &Family, family: &Family) -> bool {
     list.path == family.path && matches!(list.path, "kling" | "veo" | "sora" | "gemini" | "chatgpt-images")
-}
-
-/// From when on a purchase is looked for in lists: at once when its answer was lost, and when it keeps its caller waiting. `None` for one
-/// that is known.
-pub fn looked_for_from(generation: &Generation) -> Option<Time> {
-    if generation.provider_id.is_some() {
-        return None;
-    }
-    match generation.state {
-        State::Unconfirmed => Some(generation.began_at()),
-        State::Submitting => Some(generation.began_at() + LATE_ANSWER),
-        State::Prepared
-        | State::Pending
-        | State::Processing
-        | State::Rejected { .. }
-        | State::Completed { .. }
-        | State::Failed { .. }
-        | State::Lost { .. } => None,
-    }
 }
 
 /// One generation as a list tells of it.
@@ -300,18 +279,6 @@ mod tests {
             assert_eq!(read_list(none.as_bytes()), None, "{none}");
         }
         assert_eq!(read_list(b"[]").unwrap(), []);
-    }
-
-    #[test]
-    fn a_purchase_is_looked_for_when_its_answer_is_lost_or_late() {
-        let mut purchase = lost("kling").generation;
-        assert_eq!(looked_for_from(&purchase), Some(SENT));
-        purchase.state = State::Submitting;
-        assert_eq!(looked_for_from(&purchase), Some(SENT + LATE_ANSWER));
-        purchase.state = State::Pending;
-        assert_eq!(looked_for_from(&purchase), None);
-        let known = Generation { provider_id: ProviderId::parse("p-1").ok(), ..lost("kling").generation };
-        assert_eq!(looked_for_from(&known), None);
     }
 
     #[test]

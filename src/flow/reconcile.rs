@@ -15,7 +15,7 @@ use crate::clock::{Clock, JumpWatch};
 use crate::domain::decision::{Answer, Told};
 use crate::domain::id::{CheckId, GenerationId};
 use crate::domain::lanes::Lanes;
-use crate::domain::listing::{self, LostPurchase};
+use crate::domain::listing;
 use crate::domain::schedule::Rules;
 use crate::domain::time::Time;
 use crate::provider::budget::{Budget, IN_FLIGHT_MAX, Slot, Spent};
@@ -29,6 +29,8 @@ const CANDIDATES: u32 = 64;
 const TURNS: u32 = 200;
 /// People's own requests that may wait for a read.
 const ASKS_MAX: usize = 64;
+/// A purchase whose answer has not come for so long is looked for.
+const LATE_ANSWER: Duration = Duration::from_secs(20);
 /// What a read may take beyond the request's own time limit, before it counts as dead.
 const LEASE_MARGIN: Duration = Duration::from_secs(30);
 
@@ -280,13 +282,9 @@ impl Reconciler {
     /// The next read of a list in which a lost purchase may stand.
     async fn next_for_lost(&self) -> Result<Option<Permit>, StoreError> {
         let now = self.clock.now();
-        let purchases = self.store.lost_purchases().await?;
-        let from = |purchase: &LostPurchase| listing::looked_for_from(&purchase.generation);
-        let (lost, waiting): (Vec<_>, Vec<_>) =
-            purchases.into_iter().partition(|purchase| from(purchase).is_some_and(|from| from <= now));
-        let late = waiting.iter().filter_map(from).min().map(|at| self.clock.monotonic() + at.since(now));
+        let lost = self.store.lost_purchases(now - LATE_ANSWER).await?;
         let choice = self.lists.choose_for_lost(&lost, self.clock.monotonic(), now);
-        let next = choice.as_ref().err().copied().flatten().into_iter().chain(late).min();
+        let next = choice.as_ref().err().copied().flatten();
         *self.look_for_lost_at.lock().unwrap_or_else(PoisonError::into_inner) = next;
         match choice {
             Ok(choice) => self.begin_list(choice).await,

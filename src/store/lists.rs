@@ -56,11 +56,11 @@ static LOST: LazyLock<String> = LazyLock::new(|| {
 });
 
 impl Store {
-    /// Purchases whose answer was lost, or is waited for: the newest of them.
+    /// Purchases whose answer was lost, or is waited for since before `late`: the newest of them.
     ///
     /// # Errors
     /// [`StoreError`] when the database cannot be read.
-    pub async fn lost_purchases(&self) -> Result<Vec<LostPurchase>, StoreError> {
+    pub async fn lost_purchases(&self, late: Time) -> Result<Vec<LostPurchase>, StoreError> {
         let mut found = Vec::new();
         for status in [3_u8, 2] {
             let rows = sqlx::query(sqlx::AssertSqlSafe(LOST.as_str()))
@@ -69,12 +69,15 @@ impl Store {
                 .fetch_all(&self.readers)
                 .await?;
             for row in &rows {
-                found.push(LostPurchase {
+                let lost = LostPurchase {
                     generation: rows::read(row)?.generation,
                     options: options(row.try_get("options")?)?,
                     sent_at: Time::from_ms(row.try_get("sent_at")?),
                     answered_at: row.try_get::<Option<i64>, _>("answered_at")?.map(Time::from_ms),
-                });
+                };
+                if lost.answered_at.is_some() || lost.sent_at <= late {
+                    found.push(lost);
+                }
             }
         }
         Ok(found)

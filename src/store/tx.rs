@@ -11,7 +11,6 @@ use super::tallies::Tallies;
 use crate::domain::experience::{Experience, Kind};
 use crate::domain::generation::Generation;
 use crate::domain::id::GenerationId;
-use crate::domain::listing;
 use crate::domain::time::Time;
 use crate::telemetry::meters::Outcome;
 
@@ -35,10 +34,7 @@ pub type Changes = Arc<[Change]>;
 
 impl Change {
     pub(super) fn of(before: Option<&Generation>, generation: &Generation) -> Self {
-        let look_at = [generation.watch.check_at, generation.watch.turn_at, listing::looked_for_from(generation)]
-            .into_iter()
-            .flatten()
-            .min();
+        let look_at = [generation.watch.check_at, generation.watch.turn_at].into_iter().flatten().min();
         Self { id: generation.id, look_at, told: false, for_caller: false, outcome: first_outcome(before, generation) }
     }
 }

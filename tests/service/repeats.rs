@@ -4,7 +4,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use recoup::sandbox::{Fault, Lists, Plan};
+use recoup::sandbox::{Fault, Plan};
 use serde_json::json;
 use tokio::sync::Notify;
 use url::Url;
@@ -332,18 +332,4 @@ async fn our_own_id_goes_along_as_the_idempotency_key() {
     let both = [("idempotency-key", "the caller's"), ("x-idempotency-key", "the caller's")];
     assert_eq!(header(&send(&world, &both, BODY).await, "idempotency-replayed"), Some("true"));
     assert_eq!(provider.purchases().len(), 1);
-}
-
-#[tokio::test]
-async fn a_lost_purchase_is_looked_for_at_once_though_nothing_else_happens() {
-    let world = World::new().await;
-    world.sandbox.set_lists(Lists::Everywhere);
-    world.sandbox.fault_next_submit(Fault::Cut);
-    world.sandbox.plan_next(Plan::completed().lost());
-    send(&world, &[], BODY).await.problem(504, "SUBMIT_UNCONFIRMED");
-    // No time passes.
-    let answer = tokio::time::timeout(Duration::from_secs(20), send(&world, &[], BODY)).await.unwrap();
-    let bought = world.sandbox.ledger().pop().unwrap();
-    assert_eq!((answer.status, text(&answer.body["generation_id"])), (201, bought.id));
-    assert_eq!(world.sandbox.ledger().len(), 1);
 }
