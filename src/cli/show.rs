@@ -139,7 +139,9 @@ impl Generation {
             (false, "completed") => GOOD,
             (false, _) => STRONG,
         };
-        let attention = self.attention.as_deref().map_or(String::new(), |why| format!(", {}", line(why)));
+        // "unconfirmed" and "lost" are a state and the reason to look at it.
+        let attention = self.attention.as_deref().filter(|why| *why != self.status);
+        let attention = attention.map_or(String::new(), |why| format!(", {}", line(why)));
         let state = in_style(style, format_args!("{}{attention}", line(&self.status)));
         tell(format!("{}  {state}", in_style(STRONG, line(&self.id))))?;
         optional("provider's id", self.provider_id.as_deref())?;

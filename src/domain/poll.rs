@@ -110,8 +110,13 @@ impl Rules {
         let elapsed = now.since(generation.began_at());
         let waited = poll.read_ago.unwrap_or(elapsed.saturating_sub(self.expected_range(generation).from));
         let is_its_turn = poll.used() < TURNS_UNTIL && waited >= READS_APART * poll.polled.saturating_sub(1);
+        let price = match self.webhooks {
+            Webhooks::Expected => poll.price(),
+            // Every outcome is read there, and one that is found early needs no read later.
+            Webhooks::NotExpected => poll.used().max(f64::EPSILON),
+        };
         is_its_turn
-            || self.chance(generation, experience, poll, now) >= poll.price()
+            || self.chance(generation, experience, poll, now) >= price
             || Self::is_last_call(generation, poll, now)
     }
 
@@ -156,7 +161,7 @@ impl Rules {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::decision::tests::rules;
+    use crate::domain::decision::tests::{reading, rules};
     use crate::domain::decision::{Answer, Fact};
     use crate::domain::family::FAMILIES;
     use crate::domain::generation::{Attention, Request, Via, Watch};
@@ -191,6 +196,12 @@ mod tests {
         sold(FAMILIES[0].path, "kling_o3", Some(5))
     }
 
+    /// The same where outcomes are read: asked about first after 150.
+    fn o3_read() -> Generation {
+        let new = Generation { watch: Watch::default(), ..o3() };
+        reading().decide(&new, &Fact::TimePassed, &Experience::default(), BOUGHT).generation
+    }
+
     fn pulls(generation: &Generation, experience: &Experience, poll: &Poll, seconds: u64) -> bool {
         rules(Confirm::Untrusted).is_worth_a_read(generation, experience, poll, after(seconds))
     }
@@ -210,6 +221,28 @@ mod tests {
             assert_eq!([14, 15, 60].map(|seconds| pulls(&o3(), &experience, &ago(seconds), 180)), [false, true, true]);
         }
         assert!(!pulls(&o3(), &usual(), &ALONE, 210), "it is due anyway");
+    }
+
+    #[test]
+    fn where_every_outcome_is_read_the_chance_has_to_reach_the_used_part_of_the_budget() {
+        let bought = o3_read();
+        let from = |reads_used| {
+            let poll = Poll { polled: 30, reads_used, ..ALONE };
+            (120..150).find(|at| reading().is_worth_a_read(&bought, &Experience::default(), &poll, after(*at)))
+        };
+        assert_eq!([0, 8, 16, 22, 30].map(from), [Some(121), Some(131), Some(141), Some(149), None]);
+    }
+
+    #[test]
+    fn a_read_that_a_poll_caused_a_moment_before_the_first_one_takes_its_place() {
+        let bought = o3_read();
+        let pending = Notice { provider_id: ProviderId::parse("p-1").unwrap(), word: Word::Processing };
+        let answered = |at: u64| {
+            let fact = Fact::Answer(Answer::Known(pending.clone()));
+            reading().decide(&bought, &fact, &Experience::default(), after(at)).generation.watch.check_at.unwrap()
+        };
+        assert_eq!(answered(125), after(150), "the first one stays where it was");
+        assert!((158..=163).contains(&(answered(148).since(BOUGHT).as_secs())), "{:?}", answered(148));
     }
 
     #[test]

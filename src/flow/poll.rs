@@ -86,18 +86,19 @@ impl Polls {
         }
         let at = self.clock.monotonic();
         let Some(poll) = self.consider(generation.id, at) else { return Ok(false) };
-        let is_pulled = self.store.poll(&self.rules, generation.id, poll, now).await?;
-        if is_pulled {
-            let mut memory = self.memory();
-            memory.pulled.push_back(at);
-            if let Some(polled) = memory.polled.get_mut(&generation.id) {
-                polled.pulled_at = Some(at);
-            }
+        let pulled = self.store.poll(&self.rules, generation.id, poll, now).await;
+        let mut memory = self.memory();
+        if !matches!(pulled, Ok(true)) {
+            memory.give_back(at);
+        } else if let Some(polled) = memory.polled.get_mut(&generation.id) {
+            polled.pulled_at = Some(at);
         }
-        Ok(is_pulled)
+        drop(memory);
+        pulled
     }
 
-    /// Remembers a poll; `None` where it is too early for another read or there are too many to remember.
+    /// Remembers a poll, and counts a read for it until it is decided: many that poll in the same moment do not all take the same
+    /// place. `None` where it is too early for another read or there are too many to remember.
     fn consider(&self, id: GenerationId, at: Duration) -> Option<Poll> {
         let (used, rate) = (self.budget.used(), self.budget.rate());
         let mut memory = self.memory();
@@ -123,7 +124,11 @@ impl Polls {
         // What polls made due and nobody has read yet counts as read.
         let used = used.max(memory.pulled.len());
         let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
-        (!is_early).then(|| Poll { read_ago, polled: memory.waiting, reads_used: number(used), reads_per_minute: rate })
+        if is_early {
+            return None;
+        }
+        memory.pulled.push_back(at);
+        Some(Poll { read_ago, polled: memory.waiting, reads_used: number(used), reads_per_minute: rate })
     }
 
     fn memory(&self) -> std::sync::MutexGuard<'_, Memory> {
@@ -132,6 +137,13 @@ impl Polls {
 }
 
 impl Memory {
+    /// A poll caused no read after all.
+    fn give_back(&mut self, at: Duration) {
+        if let Some(place) = self.pulled.iter().rposition(|pulled| *pulled == at) {
+            self.pulled.remove(place);
+        }
+    }
+
     fn forget(&mut self, at: Duration) {
         while self.pulled.front().is_some_and(|pulled| *pulled + MINUTE <= at) {
             self.pulled.pop_front();

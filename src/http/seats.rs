@@ -25,6 +25,9 @@ use crate::telemetry::meters;
 pub(super) const TICK: Duration = Duration::from_millis(100);
 /// Ticks in which the head of a request has to arrive whole, the first one and every later one (reliability.md 5.1).
 const HEAD_TICKS: u64 = 50;
+/// Ticks that a stranger's connection whose request was answered is kept for another one. Those that showed a key are the HTTP server's
+/// affair: it keeps them longer.
+const IDLE_TICKS: u64 = 100;
 /// Ticks that a webhook or a stranger's request may be in hand before it makes room for a newcomer; an honest one is long answered.
 const ASKING_TICKS: u64 = 10;
 /// Ticks that a connection whose request was answered may rest before it makes room: who asks again and again is never in the way.
@@ -138,8 +141,10 @@ impl Seats {
         if planted::is(planted::Fault::HeadsUntimed) {
             return;
         }
-        for seat in self.taken().values().filter(|seat| seat.dawdles(now)) {
-            seat.send_away("slow");
+        for seat in self.taken().values() {
+            if let Some(reason) = seat.dawdles(now) {
+                seat.send_away(reason);
+            }
         }
         let leaving = self.taken().values().filter(|seat| seat.sent_away.load(Ordering::Relaxed)).count();
         let waiting = self.0.places.waiting.saturating_sub(self.0.waiting.available_permits());
@@ -194,9 +199,15 @@ impl Seat {
         }
     }
 
-    fn dawdles(&self, now: u64) -> bool {
+    /// Why it has to leave: a head does not come, or nothing comes any more. `None` for one that stays.
+    fn dawdles(&self, now: u64) -> Option<&'static str> {
         let (phase, since) = *self.phase();
-        phase == Phase::Head && now.saturating_sub(since) > HEAD_TICKS && !self.known.load(Ordering::Relaxed)
+        let (ticks, reason) = match phase {
+            Phase::Head => (HEAD_TICKS, "slow"),
+            Phase::Rest => (IDLE_TICKS, "idle"),
+            Phase::Asking => return None,
+        };
+        (now.saturating_sub(since) > ticks && !self.known.load(Ordering::Relaxed)).then_some(reason)
     }
 
     /// `None` for one that stays.
@@ -263,6 +274,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for Seated<S> {
 impl<S: AsyncWrite + Unpin> Seated<S> {
     fn writes(&self, context: &Context<'_>) -> io::Result<()> {
         self.seat.turns(Phase::Asking, Phase::Rest);
+        // Whoever is still being answered has not rested yet.
+        self.seat.turns(Phase::Rest, Phase::Rest);
         if self.seat.leaves(context) { Err(sent_away()) } else { Ok(()) }
     }
 }
@@ -328,6 +341,22 @@ mod tests {
             seats.tick();
         }
         assert!(is_sent_away(&asking), "a later head is timed too");
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_showed_a_key_may_rest_for_longer_than_a_strangers() {
+        let seats = Seats::new(Places { seats: 4, waiting: 256 });
+        let [stranger, known] = [take(&seats).unwrap(), take(&seats).unwrap()];
+        for taken in [&stranger, &known] {
+            taken.seat.asks();
+            taken.seat.turns(Phase::Asking, Phase::Rest);
+        }
+        known.seat.known.store(true, Ordering::Relaxed);
+        for _ in 0..=IDLE_TICKS {
+            assert!(!is_sent_away(&stranger));
+            seats.tick();
+        }
+        assert!(is_sent_away(&stranger) && !is_sent_away(&known));
     }
 
     #[tokio::test]

@@ -24,9 +24,10 @@ use super::places::Places;
 use super::seats::{self, Seated, Seats, Taken};
 use crate::planted;
 
-/// How long a connection is kept that has nothing to say: a proxy in front keeps some in reserve. Also how long a head is waited for
-/// that began in the same packet as the request before it ended, which nobody but hyper notices.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a connection that showed a key is kept for another request; `seats.rs` closes strangers' sooner. Longer than clients and
+/// proxies keep theirs (the provider's own client 30 s, polling every 10; nginx 60 s): who closes first breaks the request that the
+/// other one is about to send. Also how long a head is waited for that began in the packet in which the request before it ended.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
 /// Longest block of request headers, in bytes.
 const HEADER_BYTES_MAX: usize = 16 * 1_024;
 /// Most headers of a request (reliability.md 5.1).

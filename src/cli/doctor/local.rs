@@ -179,9 +179,16 @@ pub(super) fn backup(config: &Config) -> Check {
         return Check::skipped(BACKUP, "there is no database yet");
     }
     match LastBackup::of(&path) {
+        None if is_new(&path) => Check::ok(BACKUP, "none yet: the database is younger than a day"),
         None => Check::warning(BACKUP, "none was made by `recoup backup`; others are not known of", advice),
         Some(made) => aged(made, SystemClock::new().now(), advice),
     }
+}
+
+/// Whether the database was made within a day; what cannot be told counts as old.
+fn is_new(path: &Path) -> bool {
+    let made = std::fs::metadata(path).and_then(|file| file.created()).ok();
+    made.and_then(|made| made.elapsed().ok()).is_some_and(|age| age < BACKUP_AGE_MAX)
 }
 
 fn aged(made: LastBackup, now: Time, advice: &str) -> Check {

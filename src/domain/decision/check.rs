@@ -104,7 +104,11 @@ impl Draft<'_> {
             let first = self.rules.first_check_at(&self.next, self.experience);
             if !doubted && self.now < first {
                 self.next.watch.running_streak = 0;
-                first
+                match self.rules.webhooks {
+                    Webhooks::Expected => first,
+                    // The first is one of many there, and not a moment after this one.
+                    Webhooks::NotExpected => first.max(again),
+                }
             } else {
                 again
             }

@@ -36,13 +36,15 @@ impl Row {
     pub(super) fn of(generation: &Generation, rules: &Rules, now: Time) -> Self {
         let error = generation.state.error().and_then(|error| error.code.as_deref().or(error.text.as_deref()));
         let end = generation.state.settled_at().unwrap_or(now);
+        let status = generation.state.status().as_str();
         Self {
             id: generation.id.to_string(),
             short_id: abbreviated(&generation.id.to_string()),
             short_provider_id: generation.provider_id.as_ref().map(|id| abbreviated(id.as_str())).unwrap_or_default(),
             provider_id: generation.provider_id.as_ref().map(ToString::to_string),
-            status: generation.state.status().as_str(),
-            attention: generation.attention.map(Attention::as_str),
+            status,
+            // "unconfirmed" and "lost" are a state and the reason to look at it.
+            attention: generation.attention.map(Attention::as_str).filter(|word| *word != status),
             why: generation.attention.map(why),
             what: what(generation),
             prompt: generation.request.prompt.as_deref().map(short),
