@@ -15,6 +15,7 @@ use crate::domain::generation::Generation;
 use crate::domain::id::GenerationId;
 use crate::domain::purchase::{Reply, RequestOptions};
 use crate::domain::time::Time;
+use crate::planted;
 
 /// An equal purchase counts as a repeat of one whose answer was lost for so long; later it is one that is wanted again.
 const REPEATED_WITHIN: Duration = Duration::from_mins(10);
@@ -151,6 +152,9 @@ impl Tx<'_> {
     /// Forgets by what a purchase is recognised, its idempotency key included: it is certain that nothing was sold, so the same may be
     /// sent again.
     pub(super) fn free_request(&self, row: i64) -> Result<(), StoreError> {
+        if planted::is(planted::Fault::KeyKeptWhenUnsold) {
+            return Ok(());
+        }
         self.execute("DELETE FROM purchase_requests WHERE generation = ?1", params![row])?;
         self.execute("DELETE FROM idempotency_keys WHERE generation = ?1", params![row])?;
         Ok(())
