@@ -20,6 +20,9 @@ use crate::planted;
 /// An equal purchase counts as a repeat of one whose answer was lost for so long; later it is one that is wanted again.
 const REPEATED_WITHIN: Duration = Duration::from_mins(10);
 
+/// Answers kept so shortly before the start may have died with the process on their way to the caller.
+const MAYBE_UNTOLD_WITHIN: Duration = Duration::from_secs(10);
+
 /// By what a purchase is recognised when it is sent again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PurchaseRequest {
@@ -111,13 +114,13 @@ const SAME_CALL: &str = "
     SELECT r.generation, g.uid FROM purchase_requests r JOIN generations g ON g.id = r.generation
     WHERE r.body_sha256 = ?1 AND r.scope = ?2 AND r.sent_at > ?3 AND r.request_id = ?4 ORDER BY r.sent_at DESC LIMIT 1";
 
-/// The answer was lost and no caller has been told what became of the purchase, or its caller left before there was an answer. Not one
-/// whose credits a person saw come back.
+/// The answer was lost and no caller has been told what became of the purchase, or its caller left before there was an answer, whatever
+/// the answer is by now unless nothing was sold. Not one whose credits a person saw come back.
 const ANSWER_LOST: &str = "
     SELECT r.generation, g.uid FROM purchase_requests r
     JOIN generations g ON g.id = r.generation JOIN submissions s ON s.generation = r.generation
     WHERE r.body_sha256 = ?1 AND r.scope = ?2 AND r.sent_at > ?3 AND r.told_at IS NULL AND g.refunded_at IS NULL
-      AND (s.result = 'unclear' OR (s.result IS NULL AND r.left_at IS NOT NULL)) ORDER BY r.sent_at DESC LIMIT 1";
+      AND (s.result = 'unclear' OR (r.left_at IS NOT NULL AND (s.result IS NULL OR s.result = 'accepted'))) ORDER BY r.sent_at DESC LIMIT 1";
 
 impl Tx<'_> {
     /// The purchase that this request repeats.
@@ -158,6 +161,15 @@ impl Tx<'_> {
         self.execute("DELETE FROM purchase_requests WHERE generation = ?1", params![row])?;
         self.execute("DELETE FROM idempotency_keys WHERE generation = ?1", params![row])?;
         Ok(())
+    }
+
+    /// At the start: whoever sends again what was sold moments ago may have got no answer from the process before this one, and repeats it.
+    pub(super) fn doubt_last_answers(&self, now: Time) -> Result<usize, StoreError> {
+        self.execute(
+            "UPDATE purchase_requests SET left_at = ?1 WHERE sent_at > ?2 AND told_at IS NULL AND left_at IS NULL AND generation IN
+             (SELECT generation FROM submissions WHERE result = 'accepted' AND answered_at > ?3)",
+            params![now.as_ms(), (now - REPEATED_WITHIN).as_ms(), (now - MAYBE_UNTOLD_WITHIN).as_ms()],
+        )
     }
 
     /// What was answered to a purchase; `None` while it is under way.

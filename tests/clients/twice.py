@@ -1,8 +1,8 @@
 """Nothing is bought twice: purchases whose answers get lost, are cut, come late or are 4xx and 5xx, through recoup, which is killed in
 between, by the provider's own client and by two like the public bots, which repeat whatever fails. The oracle is the sandbox's ledger.
 
-    twice.py --calls 1000 --kills 20 --rate 4                  where a webhook or a list tells what became of a purchase
-    twice.py --calls 1000 --kills 20 --rate 4 --lists absent   where there are no lists: of some nobody is told anything
+    twice.py --calls 1000 --kills 20 --rate 5                  where a webhook or a list tells what became of a purchase
+    twice.py --calls 1000 --kills 20 --rate 5 --lists absent   where there are no lists: of some nobody is told anything
 
 Prints what was, one line for each thing that may not be, and ends with 1 where there is one.
 """
@@ -33,7 +33,7 @@ SILENT = [
 # What takes too long for every day.
 SLOW = {
     True: ["answer-after=60", "answer-after=115", "answer-after=115 lose", "answer-after=115 answer=504", "answer-after=30 answer=cut lose takes=40"],
-    False: ["answer-after=55 lose", "answer-after=115", "untold answer-after=115 answer=504 lose", "untold answer=lost lose"],
+    False: ["untold answer-after=55 lose", "answer-after=115", "untold answer-after=115 answer=504 lose", "untold answer=lost lose"],
 }
 # Words of ours among the directions: somebody else buys the same prompt in another length; the client does not repeat it, so only the bots
 # buy it; nobody is told what became of it.

@@ -286,6 +286,42 @@ async fn what_a_caller_that_left_sends_again_is_a_repeat() {
     assert_eq!(provider.purchases().len(), 1);
 }
 
+#[tokio::test]
+async fn what_a_caller_that_left_sends_again_is_a_repeat_though_it_was_sold_meanwhile() {
+    let go = Arc::new(Notify::new());
+    let (world, provider) = with_provider(Then::Wait(Arc::clone(&go), sold("p-1"))).await;
+    {
+        let leaving = send(&world, &[], BODY);
+        tokio::select! {
+            answer = leaving => panic!("{}", answer.status),
+            _ = provider.first() => {}
+        }
+    }
+    let id = text(&world.get("/v1/generations").await.expect(200)["data"][0]["id"]);
+    while !caller_has_left(&world, &id).await {
+        tokio::task::yield_now().await;
+    }
+    go.notify_waiters();
+    while world.generation(&id).await["status"] != "pending" {
+        tokio::task::yield_now().await;
+    }
+    let again = tokio::select! {
+        again = send(&world, &[], BODY) => again,
+        () = async { while provider.purchases().len() < 2 { tokio::task::yield_now().await } } => panic!("sent again"),
+    };
+    assert_eq!((again.status, header(&again, "recoup-repeat-of")), (201, Some(id.as_str())));
+    assert_eq!(again.body, json!({"generation_id": "p-1", "status": "pending", "price": "0.1500"}));
+    // It has been told now: who sends the same once more wants another one.
+    let another = async {
+        while provider.purchases().len() < 2 {
+            tokio::task::yield_now().await;
+        }
+        go.notify_waiters();
+    };
+    let (another, ()) = tokio::join!(send(&world, &[], BODY), another);
+    assert_eq!(header(&another, "recoup-repeat-of"), None);
+}
+
 /// Whether it is on record that the caller of a purchase has left.
 async fn caller_has_left(world: &World, id: &str) -> bool {
     use sqlx::Connection;
@@ -317,6 +353,21 @@ async fn a_repeat_after_a_restart_waits_for_the_purchase_that_the_process_before
     });
     assert_eq!((again.status, &again.body["generation_id"]), (201, &json!("p-7")));
     assert_eq!(provider.purchases().len(), 1);
+}
+
+#[tokio::test]
+async fn what_is_sent_again_right_after_a_restart_repeats_what_was_sold_right_before_it() {
+    let mut world = World::new().await;
+    let first = send(&world, &[], BODY).await;
+    world.restart().await;
+    // The answer may have died with the process.
+    let again = send(&world, &[], BODY).await;
+    assert_eq!((again.status, header(&again, "recoup-repeat-of")), (201, header(&first, "recoup-generation")));
+    assert_eq!(header(&send(&world, &[], BODY).await, "recoup-repeat-of"), None, "told now");
+    assert_eq!(world.sandbox.ledger().len(), 2);
+    world.advance(Duration::from_secs(11)).await;
+    world.restart().await;
+    assert_eq!(header(&send(&world, &[], BODY).await, "recoup-repeat-of"), None, "told long before");
 }
 
 #[tokio::test]
