@@ -191,6 +191,7 @@ impl Lists {
 mod tests {
     use super::*;
     use crate::domain::generation::{Generation, State, Via};
+    use crate::domain::purchase::RequestOptions;
 
     const TODAY: Time = Time::from_ms(1_795_428_000_000);
 
@@ -202,7 +203,7 @@ mod tests {
         let family = Family::of("veo").unwrap();
         let generation = Generation::new(GenerationId::fresh(TODAY), family, Via::Gateway, TODAY);
         let generation = Generation { state: State::Unconfirmed, ..generation };
-        vec![LostPurchase { generation, options: Default::default(), sent_at: TODAY, answered_at: Some(TODAY) }]
+        vec![LostPurchase { generation, options: RequestOptions::default(), sent_at: TODAY, answered_at: Some(TODAY) }]
     }
 
     /// When the list is looked into next, if it is not now.
