@@ -61,6 +61,14 @@ faults! {
     RepeatSent,
     /// A request that repeats a purchase is answered at once, whatever becomes of the first.
     RepeatNotHeld,
+    /// What was refused without a sale keeps its key and its request: sent again, it is answered by the refusal.
+    KeyKeptWhenUnsold,
+    /// A purchase goes to the provider under another idempotency key than its own.
+    OtherKeySent,
+    /// Lost purchases are not looked for in the provider's lists.
+    LostNotLookedFor,
+    /// What stands in a list with the same prompt is the lost purchase, whatever else it is.
+    ListMatchedByPrompt,
     /// The budget looks at the clock before it has the state to itself.
     ClockBeforeLock,
     /// A 429 is not heeded.

@@ -15,6 +15,7 @@ use super::purchase::RequestOptions;
 use super::schedule::Rules;
 use super::shape;
 use super::time::Time;
+use crate::planted;
 
 /// Entries asked for in one read: the provider's limit (provider.md section 13).
 pub const ENTRIES_MAX: u32 = 100;
@@ -130,6 +131,9 @@ impl LostPurchase {
     fn fits(&self, list: &Family, entry: &Entry) -> bool {
         let request = &self.generation.request;
         let Some(prompt) = request.prompt.as_deref() else { return false };
+        if planted::is(planted::Fault::ListMatchedByPrompt) {
+            return entry.text("prompt") == Some(prompt.trim());
+        }
         entry.text("prompt") == Some(prompt.trim())
             && tells_of(list, self.generation.family, entry)
             && self.fits_model(entry)
@@ -189,6 +193,7 @@ impl LostPurchase {
             .collect();
         match fitting.as_slice() {
             [] => Match::Absent,
+            [.., (place, ..)] if planted::is(planted::Fault::ListMatchedByPrompt) => Match::One(*place),
             [(place, entry, seen)] if rivals == 0 && self.is_of_its_time(entry, *seen, rules, now) => {
                 Match::One(*place)
             }

@@ -15,8 +15,11 @@ use crate::domain::time::Time;
 
 /// A list that does not exist, or tells nothing of a family, is not asked for again for so long.
 const ABSENT_FOR: Duration = Duration::from_hours(1);
-/// A list that brought no answer rests for so long.
-const REST: Duration = Duration::from_secs(30);
+/// A list that brought no answer rests for so long the first time, twice as long after the next one, and at most for so long: answers get
+/// lost where the way to the provider is broken, and while it is, a caller waits for what stands in the list.
+const REST: Duration = Duration::from_secs(5);
+const REST_MAX: Duration = Duration::from_secs(30);
+const REST_DOUBLINGS_MAX: u32 = 3;
 /// So many reads of the list of another family without a word about this one, and it does not tell of it.
 const LOOKS_IN_VAIN: u32 = 3;
 /// So many due generations make a list worth a read that exists; one that is documented, and may; one that nobody documents.
@@ -58,6 +61,8 @@ struct Known {
     rests_until: Duration,
     /// It told nothing of what was due, which is no reason not to look for lost purchases in it.
     rests_for_due_until: Duration,
+    /// So many reads in a row brought no answer.
+    silences: u32,
     in_vain: u32,
 }
 
@@ -162,7 +167,9 @@ impl Lists {
     pub(super) fn learn_silence(&self, choice: &ListChoice, is_absent: bool, now: Duration) {
         let mut memory = self.memory();
         let known = memory.known.entry((choice.list.code(), choice.family.code())).or_default();
-        known.rests_until = now + if is_absent { ABSENT_FOR } else { REST };
+        let rest = REST * 2_u32.saturating_pow(known.silences);
+        known.rests_until = now + if is_absent { ABSENT_FOR } else { rest.min(REST_MAX) };
+        known.silences = known.silences.saturating_add(1).min(REST_DOUBLINGS_MAX);
     }
 
     /// Remembers what a list told. `tells`: an entry of it is of the family it was read for; `told`: what was due and stood in it.
@@ -171,6 +178,7 @@ impl Lists {
         let known = memory.known.entry((choice.list.code(), choice.family.code())).or_default();
         known.in_vain = if tells { 0 } else { known.in_vain + 1 };
         known.exists |= tells;
+        known.silences = 0;
         let of_another = choice.list != choice.family;
         if of_another && known.in_vain >= LOOKS_IN_VAIN {
             (known.rests_until, known.in_vain) = (now + ABSENT_FOR, 0);
@@ -183,5 +191,61 @@ impl Lists {
         }
         let missing = choice.due.iter().filter(|id| !told.contains(id));
         memory.unlisted.extend(missing.map(|id| (*id, now + ABSENT_FOR)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::generation::{Generation, State, Via};
+    use crate::domain::purchase::RequestOptions;
+
+    const TODAY: Time = Time::from_ms(1_795_428_000_000);
+
+    fn seconds(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    fn lost() -> Vec<LostPurchase> {
+        let family = Family::of("veo").unwrap();
+        let generation = Generation::new(GenerationId::fresh(TODAY), family, Via::Gateway, TODAY);
+        let generation = Generation { state: State::Unconfirmed, ..generation };
+        vec![LostPurchase { generation, options: RequestOptions::default(), sent_at: TODAY, answered_at: Some(TODAY) }]
+    }
+
+    /// When the list is looked into next, if it is not now.
+    fn next_look(lists: &Lists, now: Duration) -> Option<Duration> {
+        lists.choose_for_lost(&lost(), now, TODAY).err().flatten()
+    }
+
+    fn look(lists: &Lists, now: Duration) -> ListChoice {
+        let choice = lists.choose_for_lost(&lost(), now, TODAY).unwrap();
+        lists.begin(&choice, now);
+        choice
+    }
+
+    #[test]
+    fn while_a_caller_waits_a_list_that_did_not_answer_is_asked_again_soon_and_then_less_and_less_often() {
+        let lists = Lists::default();
+        let mut now = seconds(100);
+        for rest in [5, 10, 20, 30, 30] {
+            let choice = look(&lists, now);
+            lists.learn_silence(&choice, false, now);
+            assert_eq!(next_look(&lists, now), Some(now + seconds(rest)));
+            now += seconds(rest);
+        }
+        lists.learn(&look(&lists, now), true, &[], now);
+        now += seconds(5);
+        let choice = look(&lists, now);
+        lists.learn_silence(&choice, false, now);
+        assert_eq!(next_look(&lists, now), Some(now + seconds(5)), "an answer makes it trusted again");
+    }
+
+    #[test]
+    fn where_no_list_exists_it_is_looked_for_again_after_an_hour() {
+        let lists = Lists::default();
+        let now = seconds(100);
+        lists.learn_silence(&look(&lists, now), true, now);
+        assert_eq!(next_look(&lists, now), Some(now + ABSENT_FOR));
     }
 }

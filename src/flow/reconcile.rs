@@ -18,6 +18,7 @@ use crate::domain::lanes::Lanes;
 use crate::domain::listing;
 use crate::domain::schedule::Rules;
 use crate::domain::time::Time;
+use crate::planted;
 use crate::provider::budget::{Budget, IN_FLIGHT_MAX, Slot, Spent};
 use crate::provider::{ListAnswer, Listing, Provider};
 use crate::store::{ListRead, Reading, Store, StoreError};
@@ -281,6 +282,9 @@ impl Reconciler {
 
     /// The next read of a list in which a lost purchase may stand.
     async fn next_for_lost(&self) -> Result<Option<Permit>, StoreError> {
+        if planted::is(planted::Fault::LostNotLookedFor) {
+            return Ok(None);
+        }
         let now = self.clock.now();
         let lost = self.store.lost_purchases(now - LATE_ANSWER).await?;
         let choice = self.lists.choose_for_lost(&lost, self.clock.monotonic(), now);

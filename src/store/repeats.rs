@@ -15,9 +15,13 @@ use crate::domain::generation::Generation;
 use crate::domain::id::GenerationId;
 use crate::domain::purchase::{Reply, RequestOptions};
 use crate::domain::time::Time;
+use crate::planted;
 
 /// An equal purchase counts as a repeat of one whose answer was lost for so long; later it is one that is wanted again.
 const REPEATED_WITHIN: Duration = Duration::from_mins(10);
+
+/// Answers kept so shortly before the start may have died with the process on their way to the caller.
+const MAYBE_UNTOLD_WITHIN: Duration = Duration::from_secs(10);
 
 /// By what a purchase is recognised when it is sent again.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -151,9 +155,21 @@ impl Tx<'_> {
     /// Forgets by what a purchase is recognised, its idempotency key included: it is certain that nothing was sold, so the same may be
     /// sent again.
     pub(super) fn free_request(&self, row: i64) -> Result<(), StoreError> {
+        if planted::is(planted::Fault::KeyKeptWhenUnsold) {
+            return Ok(());
+        }
         self.execute("DELETE FROM purchase_requests WHERE generation = ?1", params![row])?;
         self.execute("DELETE FROM idempotency_keys WHERE generation = ?1", params![row])?;
         Ok(())
+    }
+
+    /// At the start: whoever sends again what was sold moments ago may have got no answer from the process before this one, and repeats it.
+    pub(super) fn doubt_last_answers(&self, now: Time) -> Result<usize, StoreError> {
+        self.execute(
+            "UPDATE purchase_requests SET left_at = ?1 WHERE sent_at > ?2 AND told_at IS NULL AND left_at IS NULL AND EXISTS
+             (SELECT 1 FROM submissions s WHERE s.generation = purchase_requests.generation AND s.result = 'accepted' AND s.answered_at > ?3)",
+            params![now.as_ms(), (now - REPEATED_WITHIN).as_ms(), (now - MAYBE_UNTOLD_WITHIN).as_ms()],
+        )
     }
 
     /// What was answered to a purchase; `None` while it is under way.

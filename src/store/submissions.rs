@@ -100,12 +100,14 @@ impl Store {
         self.writer.run(move |tx| tx.finish_purchase(&rules, id, &submission, &reply, now)).await
     }
 
-    /// Ends the purchases whose answer the process before this one took to its grave: they may have been made. Only for the
+    /// Ends the purchases whose answer the process before this one took to its grave: they may have been made. What was sold just before
+    /// it ended may have been told to nobody. Only for the
     /// start: there is one process, so nobody else is waiting for an answer.
     ///
     /// # Errors
     /// [`StoreError`] when that was not kept.
     pub async fn end_interrupted_purchases(&self, rules: &Arc<Rules>, now: Time) -> Result<(), StoreError> {
+        self.writer.run(move |tx| tx.doubt_last_answers(now)).await?;
         loop {
             let rules = Arc::clone(rules);
             match self.writer.run(move |tx| tx.end_interrupted(&rules, now)).await? {

@@ -15,10 +15,14 @@ os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1"
 class Process:
     """A process that is ended with the test, by its own number."""
 
-    def __init__(self, *arguments, log, environment=None, binary=BINARY):
+    # Whether a fault planted by RECOUP_PLANTED (src/planted.rs) is for it.
+    may_be_planted = False
+
+    def __init__(self, *arguments, log, environment=None):
         self.log = log
+        inherited = {name: value for name, value in os.environ.items() if name != "RECOUP_PLANTED" or self.may_be_planted}
         with open(log, "ab") as output:
-            self.child = subprocess.Popen([binary, *arguments], stdout=output, stderr=output, env={**os.environ, **(environment or {})})
+            self.child = subprocess.Popen([BINARY, *arguments], stdout=output, stderr=output, env={**inherited, **(environment or {})})
 
     def kill(self):
         self.child.kill()
@@ -34,7 +38,7 @@ class Process:
 
 
 class Sandbox(Process):
-    """The simulated provider."""
+    """The simulated provider. Never has a fault planted: it is the oracle."""
 
     def __init__(self, folder, *arguments):
         self.port = free_port()
@@ -51,10 +55,12 @@ class Sandbox(Process):
 
 
 class Service(Process):
-    """recoup on a database of its own; `planted`: with this wrong behaviour of src/planted.rs, which another binary has."""
+    """recoup on a database of its own."""
 
-    def __init__(self, folder, provider_url, more="", port=None, planted=None):
-        self.folder, self.port, self.planted = folder, port or free_port(), planted
+    may_be_planted = True
+
+    def __init__(self, folder, provider_url, more="", port=None):
+        self.folder, self.port = folder, port or free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         config = pathlib.Path(folder, "config.toml")
         config.write_text(f"""
@@ -79,8 +85,7 @@ level = "warn"
         self.start()
 
     def start(self):
-        wrong = {"environment": {"RECOUP_PLANTED": self.planted}, "binary": os.environ["RECOUP_PLANTED_BINARY"]} if self.planted else {}
-        super().__init__("serve", "--config", f"{self.folder}/config.toml", log=f"{self.folder}/recoup.log", **wrong)
+        super().__init__("serve", "--config", f"{self.folder}/config.toml", log=f"{self.folder}/recoup.log")
         wait_for(self, lambda: call(f"{self.url}/livez"))
 
     def get(self, path):

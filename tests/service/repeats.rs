@@ -381,6 +381,21 @@ async fn a_repeat_after_a_restart_waits_for_the_purchase_that_the_process_before
 }
 
 #[tokio::test]
+async fn what_is_sent_again_right_after_a_restart_repeats_what_was_sold_right_before_it() {
+    let mut world = World::new().await;
+    let first = send(&world, &[], BODY).await;
+    world.restart().await;
+    // The answer may have died with the process.
+    let again = send(&world, &[], BODY).await;
+    assert_eq!((again.status, header(&again, "recoup-repeat-of")), (201, header(&first, "recoup-generation")));
+    assert_eq!(header(&send(&world, &[], BODY).await, "recoup-repeat-of"), None, "told now");
+    assert_eq!(world.sandbox.ledger().len(), 2);
+    world.advance(Duration::from_secs(11)).await;
+    world.restart().await;
+    assert_eq!(header(&send(&world, &[], BODY).await, "recoup-repeat-of"), None, "told long before");
+}
+
+#[tokio::test]
 async fn our_own_id_goes_along_as_the_idempotency_key() {
     let (world, provider) = with_provider(Then::Answer(sold("p-1"))).await;
     let answer = send(&world, &[("idempotency-key", "the caller's")], BODY).await;
