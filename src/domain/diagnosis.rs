@@ -265,11 +265,11 @@ impl Look<'_> {
                 if self.reads() {
                     "Its outcome is read once its id is known."
                 } else {
-                    "Wait: if it was sold, its webhook settles it."
+                    "Wait: if it was sold, its webhook or a list settles it."
                 },
                 "Look into the provider's dashboard. If it is there, name its generation_id with PATCH; if it is not, or the credits \
                  came back, confirm that with a refund.",
-                "Do not send it again before that is clear.",
+                "Do not buy it again under another key before that is clear.",
             ],
             (State::Lost { .. }, _) => &["Ask the provider once more with a check.", support],
             (State::Completed { .. }, _) => &["Fetch the result soon: how long its link lives is not promised."],

@@ -19,6 +19,8 @@ use crate::planted;
 
 /// Entries asked for in one read: the provider's limit (provider.md section 13).
 pub const ENTRIES_MAX: u32 = 100;
+/// Entries read of a list that heeds no limit.
+const READ_MAX: usize = 1_000;
 /// How far the provider's clock may differ from ours.
 const CLOCKS_APART: Duration = Duration::from_mins(2);
 /// How far it may differ and still be looked at by a person.
@@ -94,7 +96,7 @@ pub fn read_list(body: &[u8]) -> Option<Vec<Entry>> {
         let Value::Object(fields) = entry else { return None };
         Some(Entry { notice, fields })
     };
-    Some(entries.into_iter().filter_map(entry).collect())
+    Some(entries.into_iter().take(READ_MAX).filter_map(entry).collect())
 }
 
 /// Whether an entry can be one of that family: in the family's own list all are, in another's only those whose model says so.

@@ -31,6 +31,8 @@ pub use repeat::HeldRepeats;
 
 /// Pause before an answer that could not be kept is tried again.
 const KEEP_PAUSE: Duration = Duration::from_secs(1);
+/// A webhook that is faster than the answer to its purchase waits so long for it.
+const OWN_ANSWER_GRACE: Duration = Duration::from_secs(1);
 /// Of the time a shutdown may take, what is left for keeping the answer.
 const SHUTDOWN_RESERVE: Duration = Duration::from_secs(3);
 
@@ -165,7 +167,13 @@ impl Gateway {
         let id = purchase.generation;
         let mut caller = Some(caller);
         let mut sending = std::pin::pin!(self.send(&purchase));
-        let mut known = std::pin::pin!(self.wait_until_known(id));
+        let known = async {
+            let bought = self.wait_until_known(id).await;
+            // The provider's own answer tells more, and is mostly on its way by then.
+            self.clock.sleep(OWN_ANSWER_GRACE).await;
+            bought
+        };
+        let mut known = std::pin::pin!(known);
         let mut late = self.clock.sleep(LATE_ANSWER);
         let mut is_late = false;
         loop {

@@ -119,8 +119,7 @@ async fn answer(mut stream: TcpStream, request: &Seen, then: Then) {
     let bytes = match then {
         Then::Close => return,
         Then::AnswerReads(_) if request.head.starts_with("POST ") => return,
-        Then::AnswerReads(bytes) => bytes,
-        Then::Answer(bytes) => bytes,
+        Then::AnswerReads(bytes) | Then::Answer(bytes) => bytes,
         Then::Wait(go, bytes) => {
             go.notified().await;
             bytes
