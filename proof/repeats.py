@@ -20,7 +20,7 @@ def buy(bench, calls, kills, *more):
     lines = run.stdout.splitlines()
     wrong = [line.removeprefix("FAILED").strip() for line in lines if line.startswith("FAILED")]
     if wrong:
-        raise Broken("\n".join(wrong[-1:] if len(wrong) == 1 else wrong[:-1]))
+        raise Broken("\n".join([*wrong[:-1], *[line for line in lines if line.startswith("FIGURES")]]) or wrong[-1])
     require(run.returncode == 0, f"it ended with {run.returncode}: {run.stderr[-2000:]}")
     return next(line for line in lines if line.startswith("FIGURES")).removeprefix("FIGURES ")
 
