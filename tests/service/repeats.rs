@@ -277,22 +277,27 @@ async fn whoever_waits_is_answered_as_soon_as_a_webhook_tells_whatever_the_provi
     assert_eq!(provider.purchases().len(), 1);
 }
 
-#[tokio::test]
-async fn what_a_caller_that_left_sends_again_is_a_repeat() {
-    let go = Arc::new(Notify::new());
-    let (world, provider) = with_provider(Then::Wait(Arc::clone(&go), sold("p-1"))).await;
+/// Buys, and leaves while the provider thinks; gives our id once that is on record.
+async fn send_and_leave(world: &World, provider: &RawProvider) -> String {
     {
-        let leaving = send(&world, &[], BODY);
+        let leaving = send(world, &[], BODY);
         tokio::select! {
             answer = leaving => panic!("{}", answer.status),
             _ = provider.first() => {}
         }
     }
-    // That it has left is noticed a moment after it did.
     let id = text(&world.get("/v1/generations").await.expect(200)["data"][0]["id"]);
-    while !caller_has_left(&world, &id).await {
+    while !caller_has_left(world, &id).await {
         tokio::task::yield_now().await;
     }
+    id
+}
+
+#[tokio::test]
+async fn what_a_caller_that_left_sends_again_is_a_repeat() {
+    let go = Arc::new(Notify::new());
+    let (world, provider) = with_provider(Then::Wait(Arc::clone(&go), sold("p-1"))).await;
+    let id = send_and_leave(&world, &provider).await;
     let (again, ()) = tokio::join!(send(&world, &[], BODY), async {
         while world.get("/metrics").await.body.to_string().matches("recoup_purchase_repeats_total").count() == 0 {
             tokio::task::yield_now().await;
@@ -308,17 +313,7 @@ async fn what_a_caller_that_left_sends_again_is_a_repeat() {
 async fn what_a_caller_that_left_sends_again_is_a_repeat_after_the_answer_came_too() {
     let go = Arc::new(Notify::new());
     let (world, provider) = with_provider(Then::Wait(Arc::clone(&go), sold("p-1"))).await;
-    {
-        let leaving = send(&world, &[], BODY);
-        tokio::select! {
-            answer = leaving => panic!("{}", answer.status),
-            _ = provider.first() => {}
-        }
-    }
-    let id = text(&world.get("/v1/generations").await.expect(200)["data"][0]["id"]);
-    while !caller_has_left(&world, &id).await {
-        tokio::task::yield_now().await;
-    }
+    let id = send_and_leave(&world, &provider).await;
     go.notify_waiters();
     while world.generation(&id).await["status"] != "pending" {
         tokio::task::yield_now().await;
