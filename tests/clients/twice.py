@@ -283,7 +283,8 @@ class Run:
                 if not is_known(one, records) and not is_unconfirmed(call.prompt, records):
                     wrong.append(f"neither known nor unconfirmed: {one['id']} {about}")
             # What was never sold may have been for all that recoup knows.
-            if call.raised and not bought and own_ids and not is_unconfirmed(call.prompt, records):
+            is_broken_off = call.is_broken_off(self.arguments.kills)
+            if call.raised and not bought and own_ids and not is_broken_off and not is_unconfirmed(call.prompt, records):
                 wrong.append(f"never bought, and not unconfirmed: {about}, raised {type(call.raised).__name__}")
         return wrong
 
