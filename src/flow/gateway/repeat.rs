@@ -16,8 +16,8 @@ use crate::planted;
 use crate::store::{PurchaseStanding, Repeated, StoreError};
 use crate::telemetry::meters;
 
-/// Repeats that wait at the same time; those beyond are answered at once.
-const HELD_MAX: usize = 256;
+/// Repeats that wait at the same time, half of the connections there are; those beyond are answered at once.
+const HELD_MAX: usize = 512;
 /// When a repeat that has waited in vain is to come again, in seconds: the provider's own client heeds no more than that.
 const COME_AGAIN_S: &str = "30";
 
