@@ -27,7 +27,7 @@ def buy(bench, calls, kills, *more):
 
 def amount(calls, each_once):
     """What is fast for the small number; the slow answers and a kill for every fifty calls for the large one."""
-    return (1, "--quick") if calls <= each_once else (calls // 50, "--slow", "--rate", 5)
+    return (1, "--quick") if calls <= each_once else (calls // 50, "--slow", "--rate", 3)
 
 
 @proves("", small=EACH_ONCE, full=1_000, faults=["RepeatSent", "KeyKeptWhenUnsold", "OtherKeySent", "LostNotLookedFor", "ListMatchedByPrompt"])

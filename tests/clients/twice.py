@@ -83,7 +83,11 @@ class Outages:
 
 
 class Refused(Exception):
-    """All tries of a bot failed."""
+    """All tries of a bot failed; `cut`: how many of them because the connection broke or was refused, as a kill does it."""
+
+    def __init__(self, repeats, cut):
+        super().__init__(f"{repeats} repeats failed, {cut} tries without a connection")
+        self.cut = cut
 
 
 async def client(base, prompt):
@@ -96,13 +100,18 @@ async def client(base, prompt):
 async def repeat(base, prompt, repeats):
     """So many repeats after any failure, 4xx too, without a request id."""
     async with httpx.AsyncClient(timeout=60, headers={"Authorization": f"Bearer {API_KEY}"}) as bot:
+        cut = 0
         for attempt in range(repeats + 1):
             await asyncio.sleep(0.3 * attempt)
-            with contextlib.suppress(httpx.HTTPError):
+            try:
                 answer = await bot.post(f"{base}/v1/kling/o3-video/generate", json=body_of(prompt, "5"))
                 if answer.status_code == 201:
                     return answer.json()["generation_id"]
-    raise Refused(f"{repeats} repeats failed")
+            except httpx.TimeoutException:
+                pass
+            except httpx.HTTPError:
+                cut += 1
+    raise Refused(repeats, cut)
 
 
 def body_of(prompt, duration):
@@ -141,8 +150,10 @@ class Call:
         return "unsold" not in self.words or "4xx" in self.words
 
     def is_broken_off(self, kills):
-        """The provider's own client does not repeat where the connection breaks before an answer, as a kill breaks it."""
-        return kills > 0 and isinstance(self.raised, APIConnectionError)
+        """The provider's own client does not repeat where the connection breaks before an answer, as a kill breaks it; of a bot's few
+        tries a restart that takes longer than they last uses up what is left."""
+        was_cut = isinstance(self.raised, Refused) and self.raised.cut > 0
+        return kills > 0 and (was_cut or isinstance(self.raised, APIConnectionError))
 
     def must_return(self, kills):
         """A webhook, a list or the provider's own answer tells what it bought within its retries."""
