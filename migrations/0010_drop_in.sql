@@ -1,7 +1,7 @@
 -- A drop-in that is one: what the provider signed and sent beside its bodies, and its lists from our records.
 
 -- The headers kept of a webhook, a JSON object; beside the body, so that retention removes both.
-ALTER TABLE bodies ADD COLUMN headers TEXT CHECK (json_valid(headers));
+ALTER TABLE bodies ADD COLUMN headers TEXT CHECK (headers IS NULL OR json_valid(headers));
 
 -- unchecked, verified; NULL for a webhook without a signature
 ALTER TABLE deliveries ADD COLUMN signature INTEGER CHECK (signature BETWEEN 1 AND 2);

@@ -159,7 +159,12 @@ class Hostile:
             raw += more
         head, body = raw.split(b"\r\n\r\n", 1)
         text = head.decode()
-        own, nth, moment = re.search(r"(case-(\d+)-(\w+)-\w+)", text).groups()
+        case = re.search(r"(case-(\d+)-(\w+)-\w+)", text)
+        if case is None:
+            # A list, asked for a purchase whose answer was lost.
+            connection.sendall(http(404, json.dumps({"detail": "Not Found"})))
+            return True
+        own, nth, moment = case.groups()
         with self.lock:
             self.seen[own] = self.seen.get(own, 0) + 1
             if f"authorization: Bearer {PROVIDER_KEY}" not in text or "cookie:" in text.lower():
@@ -230,7 +235,7 @@ def purchases(bench, amount):
     def buy(nth, moment, mark):
         own = f"case-{nth}-{moment}-{mark}"
         # Longer than what a socket takes at once, so that an early answer comes before it is sent.
-        body = json.dumps({"prompt": "x", "duration": "5", "image": "x" * (3_000_000 if moment == "early" and nth % 16 == 0 else 100)})
+        body = json.dumps({"prompt": own, "duration": "5", "image": "x" * (3_000_000 if moment == "early" and nth % 16 == 0 else 100)})
         status, said, headers = service.call("POST", f"/gateway/v1/{FAMILY}/generate", body, headers={"content-type": f"application/json; own={own}"})
         generation = headers.get("recoup-generation")
         require(generation, f"{own} ({provider.cases[nth].name}): {status} without Recoup-Generation: {said}")
@@ -333,7 +338,7 @@ def unreachable(bench, rounds):
         listeners.append(Listener(speak, context))
         places[name] = f"https://127.0.0.1:{listeners[-1].port}"
     for name, url in places.items():
-        service = bench.serve(bench.subfolder(name.replace(" ", "-")), provider=url, LOG__LEVEL="warn")
+        service = bench.serve(bench.subfolder(name.replace(" ", "-")), provider=url, SERVER__PUBLIC_URL="", LOG__LEVEL="warn")
         for _ in range(rounds):
             status, said, headers = service.call("POST", f"/gateway/v1/{FAMILY}/generate", {"prompt": "x", "duration": "5"})
             kept = service.call("GET", f"/v1/generations/{headers.get('recoup-generation')}")[1]

@@ -163,11 +163,13 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// At the start: whoever sends again what was sold moments ago may have got no answer from the process before this one, and repeats it.
+    /// At the start: whoever sends again what was sold or told moments ago may have got no answer from the process before this one, and
+    /// repeats it.
     pub(super) fn doubt_last_answers(&self, now: Time) -> Result<usize, StoreError> {
         self.execute(
-            "UPDATE purchase_requests SET left_at = ?1 WHERE sent_at > ?2 AND told_at IS NULL AND left_at IS NULL AND EXISTS
-             (SELECT 1 FROM submissions s WHERE s.generation = purchase_requests.generation AND s.result = 'accepted' AND s.answered_at > ?3)",
+            "UPDATE purchase_requests SET left_at = ?1, told_at = NULL WHERE sent_at > ?2 AND (told_at > ?3 OR (told_at IS NULL
+             AND left_at IS NULL AND EXISTS (SELECT 1 FROM submissions s
+             WHERE s.generation = purchase_requests.generation AND s.result = 'accepted' AND s.answered_at > ?3)))",
             params![now.as_ms(), (now - REPEATED_WITHIN).as_ms(), (now - MAYBE_UNTOLD_WITHIN).as_ms()],
         )
     }

@@ -66,6 +66,8 @@ async fn all_attempts_of_one_call_are_one_purchase_for_a_day_whatever_became_of_
             assert_eq!(header(&again, name), Some(generation.as_str()), "{name}");
         }
         assert_eq!(header(&again, "idempotency-replayed"), None, "no key was sent");
+        // What was told right before a restart may not have arrived.
+        world.advance(Duration::from_secs(11)).await;
         world.restart().await;
     }
     assert_eq!(world.sandbox.ledger().len(), 1);
@@ -406,6 +408,22 @@ async fn what_is_sent_again_right_after_a_restart_repeats_what_was_sold_right_be
     world.advance(Duration::from_secs(11)).await;
     world.restart().await;
     assert_eq!(header(&send(&world, &[], BODY).await, "recoup-repeat-of"), None, "told long before");
+}
+
+#[tokio::test]
+async fn what_is_sent_again_right_after_a_restart_repeats_a_lost_purchase_that_was_told_right_before_it() {
+    let mut world = World::new().await;
+    world.sandbox.fault_next_submit(Fault::Cut);
+    world.sandbox.plan_next(Plan::completed().taking(Duration::from_secs(80)));
+    send(&world, &[], BODY).await.problem(504, "SUBMIT_UNCONFIRMED");
+    let told = while_time_passes(&world, send(&world, &[], BODY)).await;
+    assert_eq!(told.status, 201);
+    world.restart().await;
+    // What told it may have died with the process too.
+    let again = send(&world, &[], BODY).await;
+    assert_eq!((again.status, header(&again, "recoup-repeat-of")), (201, header(&told, "recoup-repeat-of")));
+    assert_eq!(world.sandbox.ledger().len(), 1);
+    assert_eq!(header(&send(&world, &[], BODY).await, "recoup-repeat-of"), None, "told now");
 }
 
 #[tokio::test]
