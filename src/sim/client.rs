@@ -8,8 +8,9 @@ use sha2::{Digest, Sha256};
 use tokio::sync::oneshot;
 
 use super::SimError;
+use super::event::Event;
 use super::fate::fate;
-use super::machine::{APART, Event, Sim};
+use super::machine::{APART, Sim};
 use super::pollers::Product;
 use super::service::PUBLIC_URL;
 use super::world::Counter;

@@ -7,7 +7,8 @@ use sha2::Digest;
 
 use super::SimError;
 use super::check::Checker;
-use super::machine::{APART, Event, Sim};
+use super::event::Event;
+use super::machine::{APART, Sim};
 use super::world::{Lists, Mood};
 use crate::store::Memory;
 

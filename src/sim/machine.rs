@@ -11,7 +11,7 @@ use tokio::sync::broadcast::error::TryRecvError;
 
 use super::check::{Checker, Fault, Step};
 use super::clock::SimClock;
-use super::pollers::{Product, Waiting};
+use super::event::{Event, Queued};
 use super::service::{PER_MINUTE, Service};
 use super::world::{Mood, World};
 use super::{Broken, SimError};
@@ -24,74 +24,6 @@ use crate::store::Memory;
 /// A calendar that jumped may not be looked at by a budget that remembers by it, and what the jump put far ahead comes near with the
 /// sweeper's next look.
 pub(super) const APART: Duration = Duration::from_secs(62);
-
-/// What happens in the world.
-#[derive(Debug)]
-pub(super) enum Event {
-    /// A client buys: its key, its prompt, and the O3 model and seconds where it names any.
-    Buy {
-        key: Option<String>,
-        prompt: String,
-        asked: Option<(&'static str, u32)>,
-    },
-    /// A client buys this, and polls for it.
-    Order {
-        prompt: String,
-        product: Product,
-    },
-    /// A client asks where its generation stands.
-    Poll(Waiting),
-    Webhook {
-        sold: usize,
-        ping: usize,
-        attempt: usize,
-    },
-    Answer {
-        permit: u64,
-    },
-    Sweep,
-    Ask {
-        about: Option<GenerationId>,
-    },
-    Forge,
-    Restart {
-        down: Duration,
-    },
-    Up,
-    Jump {
-        ms: i64,
-    },
-    SetRight,
-    Mood(Mood),
-    Pace(u32),
-}
-
-#[derive(Debug)]
-pub(super) struct Queued {
-    pub(super) at: Duration,
-    nth: u64,
-    pub(super) event: Event,
-}
-
-impl PartialEq for Queued {
-    fn eq(&self, other: &Self) -> bool {
-        (self.at, self.nth) == (other.at, other.nth)
-    }
-}
-
-impl Eq for Queued {}
-
-impl PartialOrd for Queued {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Queued {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        (self.at, self.nth).cmp(&(other.at, other.nth))
-    }
-}
 
 /// One world, one service, one seed.
 pub(super) struct Sim<'m> {

@@ -6,6 +6,7 @@
 mod check;
 mod client;
 mod clock;
+mod event;
 mod fate;
 mod history;
 mod machine;

@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::SimError;
-use super::machine::{Event, Sim};
+use super::event::Event;
+use super::machine::Sim;
 use super::scenario::{at_most, share};
 use super::world::Sold;
 use crate::domain::family::{FAMILIES, Family};

@@ -5,7 +5,8 @@ use std::cmp::Reverse;
 use std::time::Duration;
 
 use super::SimError;
-use super::machine::{Event, Sim};
+use super::event::Event;
+use super::machine::Sim;
 use super::scenario::{OFFERS, share};
 use crate::config::Config;
 use crate::domain::schedule::{Rules, Webhooks};

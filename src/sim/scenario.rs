@@ -4,7 +4,8 @@ use std::cmp::Reverse;
 use std::time::Duration;
 
 use super::SimError;
-use super::machine::{Event, Sim};
+use super::event::Event;
+use super::machine::Sim;
 use super::service::PER_MINUTE;
 use super::world::Sold;
 use crate::domain::time::Time;
