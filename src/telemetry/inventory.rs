@@ -74,8 +74,8 @@ const REMOVED: Label = label("what", || vec!["idempotency_keys", "purchase_reque
 const ROUTE: Label = open("route");
 /// The HTTP statuses that we answer with.
 const HTTP_STATUS: Label = open("status");
-/// Why we ended a connection: it did not get on with a request, or a newcomer had no seat.
-const ENDED: Label = label("reason", || vec!["slow", "full"]);
+/// Why we ended a connection: it did not get on with a request, rested too long after one, or a newcomer had no seat.
+const ENDED: Label = label("reason", || vec!["slow", "idle", "full"]);
 /// What found no place.
 const TURNED_AWAY: Label = label("kind", || vec!["webhook", "call"]);
 const VERSION: Label = open("version");
@@ -202,7 +202,7 @@ inventory! {
     HTTP_REQUESTS = Counter, "recoup_http_requests_total" [ROUTE, HTTP_STATUS],
         "Requests answered.";
     CONNECTIONS_ENDED = Counter, "recoup_connections_ended_total" [ENDED],
-        "Connections that we ended because they kept us waiting, or for a newcomer when all seats were taken.";
+        "Connections that we ended because they kept us waiting or rested too long, or for a newcomer when all seats were taken.";
     REQUESTS_TURNED_AWAY = Counter, "recoup_requests_turned_away_total" [TURNED_AWAY],
         "Requests answered 503 because too many were being served.";
     BUILD = Gauge, "recoup_build_info" [VERSION, SQLITE],
